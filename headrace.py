@@ -1,0 +1,35 @@
+"""The command line: mounts each package's own commands and imports them only when they are called. No logic here."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+COMMANDS = {
+    "run": "pipelines.cli:run",
+    "verify": "pipelines.cli:verify",
+    "explain": "pipelines.cli:explain",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are the Click commands named in `COMMANDS`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order in which they are used."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the module that has the command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+
+@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="headrace")
+def main() -> None:
+    """Headrace: raw crawl, code and conversations to token shards, with nothing lost on the way."""

@@ -1,0 +1,98 @@
+"""The commands of the pipelines: run, verify, explain. Heavy imports happen inside them, so `--help` is quick."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from pipelines.errors import HeadraceError
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+def _explained(command: Callable[..., None]) -> Callable[..., None]:
+    """Print what a user can act on without a traceback, and exit with status 1."""
+
+    @wraps(command)
+    def run_command(*args: Any, **options: Any) -> None:
+        try:
+            command(*args, **options)
+        except HeadraceError as error:
+            raise click.ClickException(str(error)) from error
+
+    return run_command
+
+
+@click.command()
+@click.argument("recipe", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--output", "-o", type=FOLDER, required=True, help="Folder for the result; made if absent. Run again with the same recipe and folder to go on.")  # fmt: skip
+@click.option("--workers", "-w", type=click.IntRange(1), default=os.cpu_count() or 1, show_default=True, help="Local worker processes. The result does not depend on it.")  # fmt: skip
+@click.option("--engine", help="What carries the stages out; the recipe's own choice if not given.  [datatrove]")
+@click.option("--limit", type=click.IntRange(1), help="Read at most this many records of each file (or part of one): a quick trial, with an output of its own.")  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Check the recipe and show splits and stages; write nothing.")
+@_explained
+def run(recipe: Path, output: Path, workers: int, engine: str | None, limit: int | None, dry_run: bool) -> None:
+    """Turn the sources of RECIPE into token shards.
+
+    Reads every source, extracts, filters, deduplicates and tokenizes; writes documents, rejects (with reasons), token
+    shards with manifests, and the ledger. What is committed stays: after a crash, a kill or a full disk the same command
+    does only what is missing.
+    """
+    from pipelines.plan import build_plan
+    from pipelines.recipe import ENGINES, load_recipe
+    from pipelines.run import list_splits, run_plan
+    from pipelines.storage import LocalStorage
+    from pipelines.summary import show_plan, show_progress, show_summary
+
+    loaded = load_recipe(recipe, limit=limit)
+    if (engine or loaded.engine) not in ENGINES:
+        raise click.BadParameter(f"found {engine!r}, allowed are {', '.join(ENGINES)}", param_hint="--engine")
+    storage = LocalStorage(output.absolute())
+    plan = build_plan(loaded, storage)
+    console = Console()
+    if dry_run:
+        show_plan(plan, list_splits(plan), console)
+        return
+    from pipelines.engines.datatrove import DatatroveEngine
+
+    with show_progress(console) as report, DatatroveEngine(workers) as local:
+        result = run_plan(plan, storage, local, report)
+    show_summary(plan, result, output, console)
+
+
+@click.command()
+@click.argument("output", type=FOLDER)
+@_explained
+def verify(output: Path) -> None:
+    """Check a finished run in OUTPUT against its own records.
+
+    Hashes and sizes of every file that a commit or a manifest names, files that none names, row counts, the order of
+    documents, the balance of the ledger (within and between stages), and the range and ends of all token ids.
+    """
+    from pipelines.verify import verify_output
+
+    console = Console()
+    for line in verify_output(output.absolute()):
+        console.print(line, highlight=False)
+
+
+@click.command()
+@click.argument("output", type=FOLDER)
+@click.argument("doc_id")
+@_explained
+def explain(output: Path, doc_id: str) -> None:
+    """Show what happened to document DOC_ID (32 hex digits, or the first of them) of the run in OUTPUT.
+
+    Reads the record again at its origin, sends it through the recipe's transforms, and prints each one's verdict with
+    the values that it measured and the thresholds; steps that look at many documents are taken from their tables.
+    """
+    from pipelines.explain import explain_document
+    from pipelines.summary import show_explanation
+
+    show_explanation(explain_document(output.absolute(), doc_id), Console())

@@ -1,0 +1,75 @@
+"""The commit record of a split: which files it made, with their hashes, and its ledger entries.
+
+A split is finished when its commit record exists, and its files are those that the record names; anything else in the
+output is left over from an attempt that did not finish. The record is data only, so that it is the same on every engine.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+from pipelines.ledger import KEY, Entry
+from pipelines.storage import Storage
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FileRecord:
+    """A published file: where, how long, its sha256, and what it holds."""
+
+    table: str
+    path: str
+    size: int
+    sha256: str
+    rows: int
+    source: str = ""
+    partition: str = ""
+    detail: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """What the table's own reader needs (counts of a token shard, batch ranges of buckets)."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Commit:
+    """What one split made."""
+
+    split: str
+    label: str
+    files: tuple[FileRecord, ...]
+    entries: tuple[Entry, ...]
+
+    def to_json(self) -> bytes:
+        """Return the record's bytes: sorted keys, one trailing newline; entries without the words all share."""
+        entries = [[getattr(entry, name) for name in (*KEY, "rows", "bytes", "tokens")] for entry in self.entries]
+        record = {
+            "split": self.split,
+            "label": self.label,
+            "files": [dataclasses.asdict(file) for file in self.files],
+            "entries": entries,
+        }
+        return (json.dumps(record, sort_keys=True, ensure_ascii=True) + "\n").encode()
+
+    @classmethod
+    def from_json(cls, record: bytes) -> Commit:
+        """Read a record back; raises `ValueError` or `KeyError` when it is none."""
+        data = json.loads(record)
+        return cls(
+            data["split"],
+            data["label"],
+            tuple(FileRecord(**file) for file in data["files"]),
+            tuple(Entry(*entry) for entry in data["entries"]),
+        )
+
+
+def commit_path(folder: str, split_id: str) -> str:
+    """Return where the commit record of a split lies, below a stage's folder."""
+    return f"{folder}/commits/{split_id}.json"
+
+
+def read_commits(storage: Storage, folder: str) -> dict[str, Commit]:
+    """Return the commit records below a stage's folder by split id."""
+    found = {}
+    for file in storage.list(f"{folder}/commits"):
+        commit = Commit.from_json(storage.read(file.path))
+        found[commit.split] = commit
+    return found

@@ -1,0 +1,253 @@
+"""The embedded engine: local processes through datatrove's executor; `group` is bucket files and a second pass.
+
+datatrove's own local pool never notices that a worker was killed (it waits for ever), so the executor runs here on
+`concurrent.futures`, whose pool breaks at once; resuming is by our commits and not by datatrove's completion marks.
+One pool serves all stages of a run, so that workers import and compile once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import multiprocessing
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+from pipelines.commit import Commit
+from pipelines.engines.engine import (
+    DEFAULT_LIMITS,
+    Report,
+    StageResult,
+    find_committed,
+    read_side,
+    side_files,
+    sweep,
+)
+from pipelines.engines.grouping import Bucket, bucket_id, bucket_label, reduce_bucket, scatter, scatter_folder
+from pipelines.engines.mapping import map_split
+from pipelines.errors import HeadraceError, WorkerDied
+from pipelines.sources.source import BatchLimits, Split
+from pipelines.stage import GroupStage, MapStage
+from pipelines.storage import Storage
+
+Work = Callable[[], Commit]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MapWork:
+    """One split of a map stage."""
+
+    stage: MapStage
+    split: Split
+    side: dict[str, list[str]]
+    output: Storage
+    limits: BatchLimits
+
+    def __call__(self) -> Commit:
+        """Read the side tables of this split and carry it out."""
+        tables = {side.table: read_side(side, self.side[side.table], self.output) for side in self.stage.side}
+        return map_split(self.stage, self.split, self.output, tables, self.limits)
+
+    def __str__(self) -> str:
+        """Name the split."""
+        return f"{self.stage.name}: {self.split}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ScatterWork:
+    """One input of a group stage."""
+
+    stage: GroupStage
+    given: Commit
+    output: Storage
+    limits: BatchLimits
+
+    def __call__(self) -> Commit:
+        """Scatter it into buckets."""
+        return scatter(self.stage, self.given, self.output, self.limits)
+
+    def __str__(self) -> str:
+        """Name the input."""
+        return f"{self.stage.name}: {self.given.label}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ReduceWork:
+    """One bucket of a group stage."""
+
+    stage: GroupStage
+    bucket: Bucket
+    split_id: str
+    output: Storage
+    limits: BatchLimits
+
+    def __call__(self) -> Commit:
+        """Reduce the bucket."""
+        return reduce_bucket(self.stage, self.bucket, self.split_id, self.output, self.limits)
+
+    def __str__(self) -> str:
+        """Name the bucket."""
+        return f"{self.stage.name}: {self.bucket.label}"
+
+
+class DatatroveEngine:
+    """Runs stages on `workers` local processes; with one worker, in this process. A context manager."""
+
+    name = "datatrove"
+
+    def __init__(self, workers: int, limits: BatchLimits = DEFAULT_LIMITS) -> None:
+        """Take the number of worker processes; the pool starts with the first stage."""
+        self._workers, self._limits = workers, limits
+        self._pool: ProcessPoolExecutor | None = None
+        self._logs = tempfile.TemporaryDirectory(prefix="headrace-logs-")
+
+    def __enter__(self) -> DatatroveEngine:
+        """Return the engine."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """End the worker processes; what they had not committed is left for a rerun."""
+        if self._pool is not None:
+            processes = list((self._pool._processes or {}).values()) if error[0] else []
+            self._pool.shutdown(wait=not error[0], cancel_futures=True)
+            for process in processes:
+                process.kill()
+        self._logs.cleanup()
+
+    def map(
+        self, stage: MapStage, splits: list[Split], sides: Mapping[str, StageResult], output: Storage, report: Report
+    ) -> StageResult:
+        """Carry out a map stage: one task a split."""
+        works = {
+            split.id: MapWork(stage, split, side_files(stage.side, sides, str(split)), output, self._limits)
+            for split in splits
+        }
+        return self._finish(stage.folder, stage.name, works, output, report)
+
+    def group(self, stage: GroupStage, inputs: StageResult, output: Storage, report: Report) -> StageResult:
+        """Carry out a group stage: one task an input to scatter, then one task a bucket."""
+        numbers = range(stage.buckets)
+        ids = {bucket_id(stage, number, list(inputs.commits)): number for number in numbers}
+        files: tuple = ()
+        if len(find_committed(stage.folder, list(ids), output)) < stage.buckets:
+            scatters = {
+                commit.split: ScatterWork(stage, commit, output, self._limits) for commit in inputs.commits
+            }
+            scattered = self._finish(scatter_folder(stage), f"{stage.name} (scatter)", scatters, output, report)
+            files = tuple(file for commit in scattered.commits for file in commit.files)
+        works = {
+            split_id: ReduceWork(
+                stage, Bucket(number, stage.buckets, _holding(files, number)), split_id, output, self._limits
+            )
+            for split_id, number in ids.items()
+        }
+        return self._finish(stage.folder, stage.name, works, output, report)
+
+    def _finish(
+        self, folder: str, what: str, works: Mapping[str, Work], output: Storage, report: Report
+    ) -> StageResult:
+        """Do the works that have no commit yet, in order, then sweep what no commit names."""
+        commits = find_committed(folder, list(works), output)
+        num_found = len(commits)
+        report(what, num_found, len(works))
+        missing = [(split_id, work) for split_id, work in works.items() if split_id not in commits]
+        for split_id, commit in self._run(missing):
+            commits[split_id] = commit
+            report(what, len(commits), len(works))
+        ordered = [commits[split_id] for split_id in works]
+        sweep(folder, ordered, output)
+        return StageResult(tuple(ordered), len(missing), num_found)
+
+    def _run(self, works: Sequence[tuple[str, Work]]) -> Any:
+        """Yield (id, commit) as works finish; raises the first failure and leaves the rest undone."""
+        if self._workers == 1 or not works:
+            for rank, (split_id, work) in enumerate(works):
+                yield split_id, _run_rank(work, rank, len(works), self._logs.name)
+            return
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(self._workers, context, initializer=_start_worker, initargs=(os.getpid(),))
+        running: dict[Future, tuple[str, Work]] = {}
+        queue = iter(enumerate(works))
+        while True:
+            while len(running) < 2 * self._workers and (item := next(queue, None)) is not None:
+                rank, (split_id, work) = item
+                future = self._pool.submit(_run_rank, work, rank, len(works), self._logs.name)
+                running[future] = (split_id, work)
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                split_id, _ = running.pop(future)
+                yield split_id, _result(future, running)
+
+
+def _result(future: Future, running: Mapping[Future, tuple[str, Work]]) -> Commit:
+    try:
+        return future.result()
+    except BrokenProcessPool as error:
+        at_work = ", ".join(str(work) for _, work in running.values())
+        raise WorkerDied(
+            f"a worker process was killed (out of memory, or from outside) near: {at_work or 'the last split'}\n"
+            "hint: run the same command again, it goes on from what is committed; with fewer --workers if memory is short"
+        ) from error
+
+
+def _holding(files: tuple, number: int) -> tuple:
+    return tuple(file for file in files if str(number) in file.detail["batches"])
+
+
+class _Rank:
+    """A datatrove pipeline step that does one work and keeps its commit."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self.commit: Commit | None = None
+
+    def __call__(self, data: object, rank: int, world_size: int) -> None:
+        self.commit = self._work()
+
+
+def _run_rank(work: Work, rank: int, world_size: int, logs: str) -> Commit:
+    """Run one work as one rank of a datatrove executor.
+
+    Whatever goes wrong comes back as a `HeadraceError` that names the split: a panic of a native library is no
+    `Exception`, and an error that cannot be pickled would break the pool.
+    """
+    from datatrove.executor.local import LocalPipelineExecutor
+    from loguru import logger
+
+    logger.remove()
+    logging.getLogger("fsspec").setLevel(logging.WARNING)
+    step = _Rank(work)
+    try:
+        executor = LocalPipelineExecutor([step], tasks=world_size, logging_dir=logs, skip_completed=False)
+        executor._run_for_rank(rank, local_rank=1)  # ranks other than 0 keep their logs to their file
+    except HeadraceError as error:
+        raise type(error)(f"{work}: {error}") from None
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise HeadraceError(f"{work}: {error}") from error
+        raise HeadraceError(f"{work}: {type(error).__name__}: {error}") from error
+    assert step.commit is not None
+    return step.commit
+
+
+def _start_worker(parent: int) -> None:
+    """Leave Ctrl-C to the parent, and end when the parent does (a pool's workers would wait for work for ever)."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

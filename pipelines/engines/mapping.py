@@ -1,0 +1,246 @@
+"""`map` for one split: read it, send every batch through the chain, count, write, publish, commit.
+
+This is the same function on every engine. The counts that it keeps do not trust the transforms: rows and bytes are
+measured before and after each of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.commit import Commit, FileRecord, commit_path
+from pipelines.errors import LedgerImbalance
+from pipelines.ledger import SplitLedger, check_split
+from pipelines.schema import CORE, REJECTS, with_columns
+from pipelines.sinks.sink import Output, Pending, Place, Sink
+from pipelines.sinks.tables import TableOutput, count_by_source, text_bytes
+from pipelines.sources.source import BatchLimits, RawAccount, Split
+from pipelines.stage import MapStage
+from pipelines.storage import Storage
+from pipelines.transform import SideTransform, Transform
+
+COMMITTED = "committed"
+"""Kind of the source that reads an earlier stage's table."""
+
+REJECTS_OUTPUT = TableOutput("rejects", REJECTS)
+
+
+class Parted(NamedTuple):
+    """The rows of a batch that go on, and those that stop."""
+
+    kept: pa.RecordBatch
+    rejected: pa.RecordBatch
+
+
+def map_split(
+    stage: MapStage, split: Split, output: Storage, side: dict[str, pa.Table], limits: BatchLimits
+) -> Commit:
+    """Carry out a map stage for one split and commit it; returns the commit record.
+
+    `side` holds the stage's side tables by name, cut to this split. Raises `LedgerImbalance` when rows were lost.
+    """
+    chain = stage.chains[split.source]
+    transforms = [_bound(transform, side) for transform in chain.transforms]
+    ledger, account = SplitLedger(stage.name, str(split)), RawAccount()
+    with Writing(output, stage.folder, split.id, (*stage.outputs, REJECTS_OUTPUT)) as writing:
+        for batch in _read(stage, split, limits, account):
+            count_read(batch, chain.source.kind, ledger)
+            parted = part(batch, 0, "read", ledger)
+            writing.write("rejects", parted.rejected)
+            for step, transform in enumerate(transforms, start=1):
+                parted = apply(transform, parted.kept, step, ledger)
+                writing.write("rejects", parted.rejected)
+            count_written(parted.kept, len(transforms) + 1, ledger)
+            for table in stage.outputs:
+                writing.write(table.table, conform(parted.kept, table.schema))
+        if chain.source.kind != COMMITTED:
+            _count_raw(account, split.source, ledger)
+        return writing.commit(split.id, str(split), ledger, len(transforms) + 1)
+
+
+def apply(transform: Transform, batch: pa.RecordBatch, step: int, ledger: SplitLedger) -> Parted:
+    """Apply one transform to kept rows and count what it did to them, by source.
+
+    Raises `LedgerImbalance` when it does not return the same rows in the same order, or another schema than declared.
+    """
+    for source, num_rows, num_bytes in count_by_source(batch):
+        _add(ledger, step, transform.name, "in", source, num_rows, num_bytes)
+    result = transform(batch)
+    _check_rows(transform, batch, result)
+    change = text_bytes(result).to_numpy() - text_bytes(batch).to_numpy()
+    for account, edited in (("added", np.maximum(change, 0)), ("trimmed", np.maximum(-change, 0))):
+        if edited.any():
+            table = pa.table({"source": batch.column("source"), "bytes": edited, "rows": (edited > 0).astype(np.int64)})
+            sums = table.group_by("source").aggregate([("rows", "sum"), ("bytes", "sum")])
+            for row in sums.to_pylist():
+                source, num_rows, num_bytes = row["source"], row["rows_sum"], row["bytes_sum"]
+                _add(ledger, step, transform.name, account, source, num_rows, num_bytes, transform.name)
+    return part(result, step, transform.name, ledger)
+
+
+def part(batch: pa.RecordBatch, step: int, name: str, ledger: SplitLedger) -> Parted:
+    """Part kept rows from those with a verdict, and count both, by source and reason."""
+    verdict = batch.column("verdict")
+    stops = pc.is_valid(verdict)
+    kept = batch if not pc.any(stops).as_py() else batch.filter(pc.invert(stops))
+    rejected = batch.slice(0, 0) if kept is batch else batch.filter(stops)
+    for source, num_rows, num_bytes in count_by_source(kept):
+        _add(ledger, step, name, "out", source, num_rows, num_bytes)
+    if rejected.num_rows:
+        verdicts = rejected.column("verdict")
+        sums = pa.table(
+            {
+                "source": rejected.column("source"),
+                "outcome": pc.struct_field(verdicts, "outcome"),
+                "reason": pc.struct_field(verdicts, "reason"),
+                "bytes": text_bytes(rejected),
+            }
+        ).group_by(["source", "outcome", "reason"])
+        for row in sums.aggregate([("bytes", "count"), ("bytes", "sum")]).to_pylist():
+            _add(ledger, step, name, row["outcome"], row["source"], row["bytes_count"], row["bytes_sum"], row["reason"])
+    return Parted(kept, _as_rejects(rejected, name))
+
+
+def count_read(batch: pa.RecordBatch, kind: str, ledger: SplitLedger) -> None:
+    """Enter rows as they arrive: from an earlier stage as `in`; from a source its text as `added` (its rows are `seen`)."""
+    account, reason = ("in", "") if kind == COMMITTED else ("added", "read")
+    for source, num_rows, num_bytes in count_by_source(batch):
+        _add(ledger, 0, "read", account, source, num_rows, num_bytes, reason)
+
+
+def count_written(kept: pa.RecordBatch, step: int, ledger: SplitLedger) -> None:
+    """Enter what is handed to the sinks; what they put out is counted by themselves."""
+    for source, num_rows, num_bytes in count_by_source(kept):
+        _add(ledger, step, "write", "in", source, num_rows, num_bytes)
+    if "ids" in kept.schema.names:
+        table = pa.table(
+            {
+                "source": kept.column("source"),
+                "bytes": text_bytes(kept),
+                "tokens": pc.list_value_length(kept.column("ids")),
+            }
+        )
+        sums = table.group_by("source").aggregate([("tokens", "count"), ("bytes", "sum"), ("tokens", "sum")])
+        for row in sums.to_pylist():
+            ledger.add(
+                step, "write", "in", source=row["source"], table="tokens",
+                rows=row["tokens_count"], bytes=row["bytes_sum"], tokens=row["tokens_sum"],
+            )  # fmt: skip
+
+
+def conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """Return the batch with exactly the columns of `schema`, those that it lacks being null."""
+    names = set(batch.schema.names)
+    columns = [
+        batch.column(field.name) if field.name in names else pa.nulls(batch.num_rows, field.type) for field in schema
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+class Writing:
+    """The sinks of one attempt at one split: opened together, published together, committed once.
+
+    A context manager: whatever is unpublished when it ends is discarded.
+    """
+
+    def __init__(self, storage: Storage, folder: str, split_id: str, outputs: tuple[Output, ...]) -> None:
+        """Open every output for a new attempt."""
+        self._place = Place(storage, storage.new_attempt(), folder, split_id)
+        self._outputs = outputs
+        self._sinks: dict[str, Sink] = {}
+        self._exit = ExitStack()
+
+    def __enter__(self) -> Writing:
+        """Open the files."""
+        self._exit.callback(self._place.storage.discard, self._place.attempt)
+        self._sinks = {output.table: output.open(self._place) for output in self._outputs}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Discard what was not published."""
+        self._exit.close()
+
+    def write(self, table: str, rows: pa.RecordBatch) -> None:
+        """Hand rows to the sink of a table; no rows, no work."""
+        if rows.num_rows:
+            self._sinks[table].write(rows)
+
+    def commit(self, split_id: str, label: str, ledger: SplitLedger, last_step: int) -> Commit:
+        """Finish and publish the files, enter what the sinks put out, check the balance, and commit."""
+        pending = [file for sink in self._sinks.values() for file in sink.close()]
+        for file in pending:
+            _count_written(file.record, last_step, ledger)
+        entries = ledger.entries()
+        check_split(entries, last_step)
+        for file in pending:
+            self._place.storage.publish(self._place.attempt, file.name, file.record.path)
+        files = sorted((file.record for file in pending), key=lambda record: (record.table, record.path))
+        commit = Commit(split_id, label, tuple(files), tuple(entries))
+        self._place.storage.commit(commit_path(self._place.folder, split_id), commit.to_json())
+        return commit
+
+
+def _read(stage: MapStage, split: Split, limits: BatchLimits, account: RawAccount) -> Iterator[pa.RecordBatch]:
+    """Yield the split's batches; an empty split yields one empty batch, so that every step is entered and checked."""
+    chain = stage.chains[split.source]
+    yield from chain.source.read(split, chain.storage, limits, account)
+    yield pa.RecordBatch.from_pylist([], schema=pa.schema([*CORE, *chain.source.adds]))
+
+
+def _bound(transform: Transform, side: dict[str, pa.Table]) -> Transform:
+    return transform.bind(side) if isinstance(transform, SideTransform) else transform
+
+
+def _count_raw(account: RawAccount, source: str, ledger: SplitLedger) -> None:
+    """Enter what the reader says of its bytes and of how many records it saw."""
+    _add(ledger, 0, "read", "in", source, account.seen, 0)
+    ledger.add(0, "read", "in", source=source, table="raw", bytes=account.size)
+    ledger.add(0, "read", "out", source=source, table="raw", bytes=account.records)
+    for reason, (_, num_bytes) in account.gaps.items():
+        ledger.add(0, "read", "gap", source=source, table="raw", reason=reason, bytes=num_bytes)
+
+
+def _count_written(record: FileRecord, step: int, ledger: SplitLedger) -> None:
+    for source, sums in record.detail.get("sources", {}).items():
+        rows, size, *tokens = sums
+        table = record.table
+        ledger.add(
+            step, "write", "out", source=source, table=table, partition=record.partition, rows=rows, bytes=size,
+            tokens=tokens[0] if tokens else 0,
+        )  # fmt: skip
+
+
+def _check_rows(transform: Transform, before: pa.RecordBatch, after: pa.RecordBatch) -> None:
+    expected = with_columns(before.schema, transform.adds, transform.drops)
+    if after.schema != expected:
+        raise LedgerImbalance(
+            f"transform {transform.name}: returned columns {after.schema.names}, declared are {expected.names}\n"
+            "hint: declare every column it adds or drops in `adds` and `drops`"
+        )
+    if after.num_rows != before.num_rows or not after.column("doc_id").equals(before.column("doc_id")):
+        raise LedgerImbalance(
+            f"transform {transform.name}: was given {before.num_rows} documents and returned {after.num_rows}, "
+            "or others, or in another order\nhint: it must return every row and mark what should go by its verdict"
+        )
+
+
+def _as_rejects(rejected: pa.RecordBatch, transform: str) -> pa.RecordBatch:
+    columns = [
+        pa.array([transform] * rejected.num_rows, pa.string())
+        if field.name == "transform"
+        else rejected.column(field.name)
+        for field in REJECTS
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=REJECTS)
+
+
+def _add(
+    ledger: SplitLedger, step: int, name: str, account: str, source: str, rows: int, size: int, reason: str = ""
+) -> None:
+    ledger.add(step, name, account, source=source, reason=reason, rows=rows, bytes=size)

@@ -1,0 +1,190 @@
+"""From a recipe to its stages, its resolved form and its fingerprint.
+
+The main job has five stages (three without deduplication):
+
+    1-read             map    raw splits -> documents, one chain of transforms for each source
+    2-identify         group  documents by doc_id: one document a natural key, canonical order; hashes of texts
+    3-find-duplicates  group  hashes by text: all but the first of each text, as pairs of ids
+    4-sort-duplicates  group  those pairs by doc_id again, bucketed like the documents
+    5-tokenize         map    documents: verdicts of deduplication, encode, token shards
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from typing import Any
+
+import pyarrow as pa
+
+from pipelines.errors import RecipeError
+from pipelines.recipe import Recipe, SourceRecipe
+from pipelines.schema import CORE, IDENTITY, with_columns
+from pipelines.sinks.tables import TableOutput
+from pipelines.sinks.token_shards import TokenShards
+from pipelines.sources.committed import Committed
+from pipelines.stage import Chain, GroupStage, MapStage, Side, Stage
+from pipelines.storage import LocalStorage, Storage
+from pipelines.transform import Transform
+from pipelines.transforms.encode import Encode
+from pipelines.transforms.exact import DUPLICATES, HASHES, ExactDuplicate, FindDuplicates, SameKey, SortTable, TextHash
+from tokenizer.encodings import ENCODINGS
+
+RECIPE_FORMAT = 1
+DOCUMENTS = "documents"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Plan:
+    """The stages of a run, and the resolved recipe that is stored beside the data."""
+
+    recipe: Recipe
+    stages: tuple[Stage, ...]
+    resolved: dict[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the resolved recipe: what made the data, wherever its inputs lie and whatever engine runs it."""
+        return hashlib.blake2b(self.resolved_json(), digest_size=16).hexdigest()
+
+    def resolved_json(self) -> bytes:
+        """Return the resolved recipe's file."""
+        return (json.dumps(self.resolved, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+    @property
+    def document_stages(self) -> list[str]:
+        """Names of the stages that hand documents on, in order."""
+        return [stage.name for stage in self.stages if any(output.table == DOCUMENTS for output in stage.outputs)]
+
+
+def build_plan(recipe: Recipe, output: Storage) -> Plan:
+    """Lay out the stages of a recipe. Raises `RecipeError` when its transforms do not fit together."""
+    chains = {
+        entry.source.name: Chain(entry.source, LocalStorage(entry.root), _transforms(recipe, place, entry))
+        for place, entry in enumerate(recipe.sources)
+    }
+    read_schema = _schema_after(recipe, chains)
+    stages: list[Stage] = [MapStage("1-read", chains, read_schema, (TableOutput(DOCUMENTS, read_schema),))]
+    hashes = (TableOutput("hashes", HASHES),) if recipe.deduplicate else ()
+    stages.append(
+        GroupStage(
+            name="2-identify",
+            input_stage="1-read",
+            input_table=DOCUMENTS,
+            schema=read_schema,
+            key="doc_id",
+            order_by=("content_hash", "origin_path", "origin_offset"),
+            identity=IDENTITY,
+            buckets=recipe.output.buckets,
+            reduce=SameKey(),
+            outputs=(TableOutput(DOCUMENTS, read_schema), *hashes),
+        )
+    )
+    if recipe.deduplicate:
+        stages += _find_duplicates(recipe)
+    stages.append(_tokenize(recipe, read_schema, len(stages) + 1, output))
+    return Plan(recipe, tuple(stages), _resolved(recipe, stages))
+
+
+def _find_duplicates(recipe: Recipe) -> list[GroupStage]:
+    find = GroupStage(
+        name="3-find-duplicates",
+        input_stage="2-identify",
+        input_table="hashes",
+        schema=HASHES,
+        key="text_hash",
+        order_by=("priority",),
+        identity=("doc_id",),
+        buckets=recipe.output.buckets,
+        reduce=FindDuplicates(),
+        outputs=(TableOutput("duplicates", DUPLICATES),),
+    )
+    sort = GroupStage(
+        name="4-sort-duplicates",
+        input_stage=find.name,
+        input_table="duplicates",
+        schema=DUPLICATES,
+        key="doc_id",
+        order_by=(),
+        identity=("doc_id",),
+        buckets=recipe.output.buckets,
+        reduce=SortTable("duplicates"),
+        outputs=(TableOutput("duplicates", DUPLICATES),),
+    )
+    return [find, sort]
+
+
+def _tokenize(recipe: Recipe, schema: pa.Schema, number: int, output: Storage) -> MapStage:
+    dedup = (ExactDuplicate(),) if recipe.deduplicate else ()
+    transforms: tuple[Transform, ...] = (*dedup, Encode(recipe.tokenizer.encoding, recipe.tokenizer.encoder))
+    encoded = schema
+    for transform in transforms:
+        encoded = with_columns(encoded, transform.adds, transform.drops)
+    documents = pa.schema([field for field in encoded if field.name not in ("content", *Encode.adds.names)])
+    return MapStage(
+        name=f"{number}-tokenize",
+        chains={DOCUMENTS: Chain(Committed(DOCUMENTS, schema), output, transforms)},
+        schema=encoded,
+        outputs=(
+            TableOutput(DOCUMENTS, documents),
+            TokenShards(recipe.tokenizer.encoding, recipe.output.partition_by),
+        ),
+        side=(Side("4-sort-duplicates", "duplicates", DUPLICATES),) if recipe.deduplicate else (),
+    )
+
+
+def _transforms(recipe: Recipe, place: int, entry: SourceRecipe) -> tuple[Transform, ...]:
+    hashing = (TextHash(place, recipe.deduplicate.exact),) if recipe.deduplicate else ()
+    return (*entry.transforms, *hashing)
+
+
+def _schema_after(recipe: Recipe, chains: dict[str, Chain]) -> pa.Schema:
+    """Return the core and every column that any chain ends with; a column must mean one type everywhere."""
+    fields: dict[str, pa.Field] = {field.name: field for field in CORE}
+    for name, chain in chains.items():
+        schema = pa.schema([*CORE, *chain.source.adds])
+        try:
+            for transform in chain.transforms:
+                schema = with_columns(schema, transform.adds, transform.drops)
+        except ValueError as error:
+            raise RecipeError(f"{recipe.path}: sources.{name}.transforms: {error}") from error
+        for field in schema:
+            known = fields.setdefault(field.name, field)
+            if known.type != field.type:
+                raise RecipeError(
+                    f"{recipe.path}: sources.{name}: column {field.name} is {field.type} here and {known.type} in another "
+                    "source\nhint: a column must have one type in all sources"
+                )
+    return pa.schema(fields.values())
+
+
+def _resolved(recipe: Recipe, stages: list[Stage]) -> dict[str, Any]:
+    return {
+        "format": RECIPE_FORMAT,
+        "name": recipe.name,
+        "sources": {
+            entry.source.name: {
+                "reader": entry.source.kind,
+                **_fields(entry.source),
+                "transforms": [{"transform": step.name, **_fields(step)} for step in entry.transforms],
+            }
+            for entry in recipe.sources
+        },
+        "deduplicate": recipe.deduplicate and dataclasses.asdict(recipe.deduplicate),
+        "tokenizer": {
+            **dataclasses.asdict(recipe.tokenizer),
+            "sha256": ENCODINGS[recipe.tokenizer.encoding].sha256,
+        },
+        "output": dataclasses.asdict(recipe.output),
+        "stages": {
+            stage.name: {
+                output.table: [[field.name, str(field.type)] for field in output.schema] for output in stage.outputs
+            }
+            for stage in stages
+        },
+    }
+
+
+def _fields(step: Any) -> dict[str, Any]:
+    return {"version": step.version, **dataclasses.asdict(step)}

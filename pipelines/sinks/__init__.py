@@ -1,0 +1,1 @@
+"""Where rows go: tables (documents, rejects, and the small tables of a stage) and token shards."""

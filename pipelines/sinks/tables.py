@@ -1,0 +1,99 @@
+"""Parquet tables: documents, rejects, and the small tables of a stage. The same rows give the same bytes.
+
+However rows arrive, row groups hold `ROW_GROUP` rows and columns are combined before the write (Parquet pages follow
+the chunks of a column, so other batches would give other bytes). Files are named by split and content.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipelines.commit import FileRecord
+from pipelines.sinks.sink import HashingFile, Pending, Place
+
+ROW_GROUP = 1000
+"""Rows of a row group: documents of some kB make groups of some MB, large enough to read at speed."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TableOutput:
+    """A table of a declared schema, one file for each split or bucket."""
+
+    table: str
+    schema: pa.Schema
+
+    def open(self, place: Place) -> TableSink:
+        """Begin the file of one attempt."""
+        return TableSink(self.table, self.schema, place)
+
+
+class TableSink:
+    """Writes one Parquet file in row groups of fixed size, counting rows and text bytes by source."""
+
+    def __init__(self, table: str, schema: pa.Schema, place: Place) -> None:
+        """Open the attempt's file; see `TableOutput.open`."""
+        self._table, self._schema, self._place = table, schema, place
+        self._file = HashingFile(place.storage.create(place.attempt, f"{table}.parquet"))
+        self._writer = pq.ParquetWriter(self._file, schema, compression="zstd", compression_level=3)
+        self._held: list[pa.RecordBatch] = []
+        self._num_held = 0
+        self._rows = 0
+        self._by_source: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Take rows; writes every full row group."""
+        self._held.append(batch)
+        self._num_held += batch.num_rows
+        if self._num_held >= ROW_GROUP:
+            held = pa.Table.from_batches(self._held, self._schema)
+            whole = self._num_held - self._num_held % ROW_GROUP
+            for start in range(0, whole, ROW_GROUP):
+                self._write_group(held.slice(start, ROW_GROUP))
+            self._held = held.slice(whole).to_batches()
+            self._num_held -= whole
+
+    def close(self) -> list[Pending]:
+        """Write the last, shorter row group and say where the file belongs."""
+        if self._num_held:
+            self._write_group(pa.Table.from_batches(self._held, self._schema))
+        self._writer.close()
+        self._file.close()
+        path = f"{self._place.folder}/{self._table}/{self._place.split_id[:16]}-{self._file.sha256[:16]}.parquet"
+        detail = {"sources": {source: sums for source, sums in sorted(self._by_source.items())}}
+        record = FileRecord(self._table, path, self._file.size, self._file.sha256, self._rows, detail=detail)
+        return [Pending(f"{self._table}.parquet", record)]
+
+    def _write_group(self, rows: pa.Table) -> None:
+        group = rows.combine_chunks()
+        self._rows += group.num_rows
+        for source, num_rows, num_bytes in count_by_source(group):
+            sums = self._by_source[source]
+            sums[0] += num_rows
+            sums[1] += num_bytes
+        self._writer.write_table(group, row_group_size=ROW_GROUP)
+
+
+def count_by_source(rows: pa.Table | pa.RecordBatch) -> list[tuple[str, int, int]]:
+    """Return (source, rows, text bytes) for every source among these rows, ordered by source.
+
+    A table without the column `source` counts as source "", one without `text` as 0 bytes.
+    """
+    if rows.num_rows == 0:
+        return []
+    names = rows.schema.names
+    sizes = text_bytes(rows) if "text" in names else pa.array([0] * rows.num_rows, pa.int64())
+    if "source" not in names:
+        return [("", rows.num_rows, pc.sum(sizes).as_py())]
+    table = pa.table({"source": rows.column("source"), "bytes": sizes})
+    sums = table.group_by("source").aggregate([("bytes", "count"), ("bytes", "sum")]).sort_by("source")
+    return list(zip(*(sums.column(name).to_pylist() for name in ("source", "bytes_count", "bytes_sum")), strict=True))
+
+
+def text_bytes(rows: pa.Table | pa.RecordBatch) -> pa.Array | pa.ChunkedArray:
+    """Return the UTF-8 length of every row's text (int64, 0 where there is none)."""
+    return pc.fill_null(pc.binary_length(rows.column("text")), 0).cast(pa.int64())

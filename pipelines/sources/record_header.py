@@ -1,0 +1,118 @@
+"""The header of one archive record: WARC (any version, CRLF or bare LF) or the one-line header of ARC 1 and 2.
+
+Headers are hostile input: at most `MAX_HEADER` bytes of one are looked at, and every pattern here is linear in them.
+WARC: ISO 28500, section 4. ARC: https://archive.org/web/researcher/ArcFileFormat.php.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+MAX_HEADER = 64 << 10
+"""Bytes of a record header that are read; a longer one is damage (longest seen in real crawls: 4 KiB)."""
+
+_WARC_VERSION = re.compile(rb"WARC/\d{1,2}\.\d{1,3}[ \t]*\r?\n", re.IGNORECASE)
+_HEADER_END = re.compile(rb"\r?\n\r?\n")
+_ARC_PATTERN = (
+    rb"([A-Za-z][A-Za-z0-9+.-]{1,19}:[^\n]{0,32768}?) "  # URL, possibly with spaces
+    rb"(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f:.]{2,45}|-) "  # IP address
+    rb"(\d{8,20}) "  # YYYYMMDDhhmmss, in damaged files longer
+    rb"([^\n]{0,8192}) "  # media type; ARC 2: also result, checksum, location, offset, file name
+    rb"(-?[0-9A-Za-z]{1,20})\r?\n"  # length of the block
+)
+_ARC_LINE = re.compile(_ARC_PATTERN)
+_RECORD_START = re.compile(
+    rb"WARC/\d{1,2}\.\d{1,3}[ \t]*\r?\n[A-Za-z][A-Za-z0-9-]{0,63}[ \t]*:|(?<=\n)" + _ARC_PATTERN, re.IGNORECASE
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RecordHeader:
+    """A parsed header. `fields` has lower-case names and first values; `type` is the lower-case WARC-Type.
+
+    An ARC line becomes the fields `warc-target-uri`, `warc-date` and `content-type`, and the type `filedesc`, `dns`,
+    `response` (http, https) or `resource`. `size` is in bytes, with the blank line; `block_length` is None where it is
+    missing or no natural number; `damage` is None, `header_cut` (it ends with its stream) or `header_too_long`.
+    """
+
+    type: str
+    fields: dict[str, str]
+    size: int
+    block_length: int | None
+    damage: str | None = None
+
+
+def starts_record(data: bytes) -> bool:
+    """Whether `data` begins with the header of a record."""
+    return _WARC_VERSION.match(data) is not None or _ARC_LINE.match(data) is not None
+
+
+def find_record(data: bytes, start: int) -> int | None:
+    """Return where the first record header after `start` begins, or None.
+
+    A version line must be followed by a field, an ARC line must stand at the beginning of a line.
+    """
+    match = _RECORD_START.search(data, start)
+    return match.start() if match else None
+
+
+def parse_header(data: bytes) -> RecordHeader | None:
+    """Parse the header at the beginning of `data`: the next `MAX_HEADER` bytes, or all that are left.
+
+    Returns None where there is none.
+    """
+    version = _WARC_VERSION.match(data)
+    if version is not None:
+        return _parse_warc(data, version.end())
+    line = _ARC_LINE.match(data)
+    return _parse_arc(line) if line is not None else None
+
+
+def _parse_warc(data: bytes, start: int) -> RecordHeader:
+    # From one byte back, so that a version line followed by a blank line is an empty header.
+    end = _HEADER_END.search(data, start - 1)
+    stop, size, damage = (end.start(), end.end(), None) if end else (len(data), len(data), "header_cut")
+    if damage and len(data) >= MAX_HEADER:
+        damage = "header_too_long"
+    fields = _parse_fields(data[start:stop])
+    return RecordHeader(
+        fields.get("warc-type", "").lower(), fields, size, _natural(fields.get("content-length")), damage
+    )
+
+
+def _parse_fields(lines: bytes) -> dict[str, str]:
+    """Return the fields of a header: the first value of each name, folded lines joined by a space."""
+    fields: dict[str, str] = {}
+    name = ""
+    for line in decode_header(lines).split("\n"):
+        if line[:1] in (" ", "\t") and name:
+            fields[name] += " " + line.strip()
+            continue
+        field, colon, value = line.partition(":")
+        field = field.strip().lower()
+        name = field if colon and field and field not in fields else ""
+        if name:
+            fields[name] = value.strip()
+    return fields
+
+
+def _parse_arc(line: re.Match[bytes]) -> RecordHeader:
+    uri, date, middle, length = (decode_header(part) for part in line.groups())
+    fields = {"warc-target-uri": uri, "warc-date": date, "content-type": middle.split(" ")[0]}
+    scheme = uri.partition(":")[0].lower()
+    kind = {"filedesc": "filedesc", "dns": "dns", "http": "response", "https": "response"}.get(scheme, "resource")
+    return RecordHeader(kind, fields, line.end(), _natural(length))
+
+
+def _natural(value: str | None) -> int | None:
+    """Return a length of at most 18 decimal digits (below 2^63), else None."""
+    return int(value) if value and value.isascii() and value.isdigit() and len(value) <= 18 else None
+
+
+def decode_header(data: bytes) -> str:
+    """Decode header bytes: UTF-8, which ISO 28500 prescribes, else latin-1, which never fails."""
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")

@@ -1,0 +1,16 @@
+"""Every kind of source by the word that a recipe uses for it."""
+
+from __future__ import annotations
+
+from pipelines.sources.code import Code
+from pipelines.sources.commoncrawl import CommonCrawl
+from pipelines.sources.conversations import Conversations
+from pipelines.sources.tables import Table
+
+SOURCES: dict[str, type[CommonCrawl] | type[Table] | type[Code] | type[Conversations]] = {
+    CommonCrawl.kind: CommonCrawl,
+    Table.kind: Table,
+    Code.kind: Code,
+    Conversations.kind: Conversations,
+}
+"""The class for each `kind`; its fields are the keys that the recipe may set."""

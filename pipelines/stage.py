@@ -1,0 +1,100 @@
+"""The two kinds of stage, and nothing else: `map` (every split on its own) and `group` (rows brought together by key).
+
+A stage is plain data: an engine can pickle it, and what it makes depends on it and on its input alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+
+import pyarrow as pa
+
+from pipelines.sinks.sink import Output
+from pipelines.sources.source import Reader
+from pipelines.storage import Storage
+from pipelines.transform import Transform
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Chain:
+    """A source, where its files are, and the transforms that its documents go through."""
+
+    source: Reader
+    storage: Storage
+    transforms: tuple[Transform, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Side:
+    """A committed table of an earlier stage that the transforms of a stage look things up in.
+
+    `bucketed` tables are cut like the stage's splits, and a split reads its own bucket only; others are read whole.
+    """
+
+    stage: str
+    table: str
+    schema: pa.Schema
+    bucketed: bool = True
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MapStage:
+    """Every split on its own: read, transform, write."""
+
+    name: str
+    chains: Mapping[str, Chain]
+    """By the `source` of a split."""
+    schema: pa.Schema
+    """Of the documents after the last transform of any chain; columns that a chain lacks are null."""
+    outputs: tuple[Output, ...]
+    """Of kept documents: each takes the columns of its own schema from them."""
+    side: tuple[Side, ...] = ()
+
+    @property
+    def folder(self) -> str:
+        """Where the stage's tables and commits lie in the output."""
+        return f"stages/{self.name}"
+
+
+class Reduce(Protocol):
+    """What a group stage does with the ordered rows of a bucket."""
+
+    name: str
+
+    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[Mapping[str, pa.RecordBatch]]:
+        """Yield, for the stream of ordered batches (one key may span batches), rows by table.
+
+        For a stage over documents: the same rows as table "documents", `verdict` set on those that stop here.
+        """
+        ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class GroupStage:
+    """Rows of one committed table brought together by key, in a total order, bucket by bucket.
+
+    bucket = the high bits of xxh3(key): of the key itself where it is a 16-byte hash already (doc_id, text hash). In a
+    bucket rows are ordered by (key, order_by, identity), where identity is what the table declares.
+    """
+
+    name: str
+    input_stage: str
+    input_table: str
+    schema: pa.Schema
+    """Of the input."""
+    key: str
+    order_by: tuple[str, ...]
+    identity: tuple[str, ...]
+    buckets: int
+    reduce: Reduce
+    outputs: tuple[Output, ...]
+
+    @property
+    def folder(self) -> str:
+        """Where the stage's tables and commits lie in the output."""
+        return f"stages/{self.name}"
+
+
+Stage = MapStage | GroupStage

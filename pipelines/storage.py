@@ -1,0 +1,196 @@
+"""Where bytes lie. Every write is an attempt under a name of its own, then a publish, then one atomic commit record.
+
+Data files are published under content-addressed names, so two attempts at the same work either agree (same name, same
+bytes) or never touch each other's files; a commit record is created only if it is absent. A killed worker leaves at
+most an unpublished attempt and unreferenced files, which `sweep` removes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from pipelines.errors import OutputError
+
+ATTEMPTS = ".attempts"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, order=True)
+class StoredFile:
+    """A file below a storage's root: "/"-separated relative path and size in bytes."""
+
+    path: str
+    size: int
+
+
+class Storage(Protocol):
+    """A folder tree, local or on an object store. Paths are relative to its root; picklable."""
+
+    def list(self, prefix: str = "") -> Iterator[StoredFile]:
+        """Yield the files below `prefix` in no particular order; nothing when it does not exist."""
+        ...
+
+    def open(self, path: str) -> BinaryIO:
+        """Open a file for reading; seekable."""
+        ...
+
+    def read(self, path: str) -> bytes:
+        """Return a whole (small) file."""
+        ...
+
+    def exists(self, path: str) -> bool:
+        """Whether a complete file of this name is there."""
+        ...
+
+    def new_attempt(self) -> str:
+        """Return a name that no other attempt has."""
+        ...
+
+    def create(self, attempt: str, name: str) -> BinaryIO:
+        """Open a new file of an attempt for writing; nobody else sees it before it is published."""
+        ...
+
+    def publish(self, attempt: str, name: str, path: str) -> None:
+        """Make a finished file of an attempt visible at `path`, at once and whole."""
+        ...
+
+    def discard(self, attempt: str) -> None:
+        """Remove what an attempt left unpublished."""
+        ...
+
+    def commit(self, path: str, record: bytes) -> bool:
+        """Create `path` with `record` at once, only if it is absent; whether this call created it."""
+        ...
+
+    def replace(self, path: str, record: bytes) -> None:
+        """Write `path` at once and whole, over whatever was there."""
+        ...
+
+    def delete(self, path: str) -> None:
+        """Remove a file, or everything below a folder; absent is fine."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LocalStorage:
+    """A local folder. Publishing is a rename within the folder's file system, committing a hard link."""
+
+    root: Path
+
+    def list(self, prefix: str = "") -> Iterator[StoredFile]:
+        """Yield the files below `prefix`; attempts are invisible, links to folders are not followed."""
+        base = self.root / prefix
+        for folder, folders, names in os.walk(base):
+            if ATTEMPTS in folders:
+                folders.remove(ATTEMPTS)
+            for name in names:
+                file = Path(folder, name)
+                if file.is_file():
+                    yield StoredFile(file.relative_to(self.root).as_posix(), file.stat().st_size)
+
+    def open(self, path: str) -> BinaryIO:
+        """Open a file below the root for reading."""
+        return (self.root / path).open("rb")
+
+    def read(self, path: str) -> bytes:
+        """Return the file's bytes."""
+        return (self.root / path).read_bytes()
+
+    def exists(self, path: str) -> bool:
+        """Whether the file is there."""
+        return (self.root / path).exists()
+
+    def new_attempt(self) -> str:
+        """Return a random name."""
+        return uuid.uuid4().hex
+
+    def create(self, attempt: str, name: str) -> BinaryIO:
+        """Open a new file in the attempt's own folder."""
+        with self._explained(name):
+            file = self.root / ATTEMPTS / attempt / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            return file.open("xb")
+
+    def publish(self, attempt: str, name: str, path: str) -> None:
+        """Flush the file to the disk and rename it to its final name."""
+        with self._explained(path):
+            file, target = self.root / ATTEMPTS / attempt / name, self.root / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _flush(file)
+            os.replace(file, target)
+            _flush(target.parent)
+
+    def discard(self, attempt: str) -> None:
+        """Remove the attempt's folder."""
+        shutil.rmtree(self.root / ATTEMPTS / attempt, ignore_errors=True)
+
+    def commit(self, path: str, record: bytes) -> bool:
+        """Link a finished temporary file to `path`; a link, unlike a rename, fails when the name is taken."""
+        with self._written(path, record) as temporary:
+            try:
+                os.link(temporary, self.root / path)
+            except FileExistsError:
+                return False
+            _flush((self.root / path).parent)
+            return True
+
+    def replace(self, path: str, record: bytes) -> None:
+        """Rename a finished temporary file to `path`."""
+        with self._written(path, record) as temporary:
+            os.replace(temporary, self.root / path)
+            _flush((self.root / path).parent)
+
+    def delete(self, path: str) -> None:
+        """Remove a file or a folder tree."""
+        target = self.root / path
+        if target.is_dir() and not target.is_symlink():
+            shutil.rmtree(target, ignore_errors=True)
+        else:
+            target.unlink(missing_ok=True)
+
+    @contextmanager
+    def _written(self, path: str, record: bytes) -> Iterator[Path]:
+        attempt = self.new_attempt()
+        try:
+            with self.create(attempt, "record") as file:
+                file.write(record)
+            temporary = self.root / ATTEMPTS / attempt / "record"
+            with self._explained(path):
+                (self.root / path).parent.mkdir(parents=True, exist_ok=True)
+                _flush(temporary)
+                yield temporary
+        finally:
+            self.discard(attempt)
+
+    @contextmanager
+    def _explained(self, path: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise explain_os_error(error, str(self.root / path)) from error
+
+
+def explain_os_error(error: OSError, path: str) -> OutputError:
+    """Turn a failed write into an error that says what to do about it."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        remedy = "free some space and run the same command again: it goes on from what is committed"
+        return OutputError(f"{path}: no space left on the device\nhint: {remedy}")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return OutputError(f"{path}: cannot be written ({error.strerror})\nhint: choose another --output, or its rights")
+    return OutputError(f"{path}: {error.strerror or error}\nhint: check that the output folder is a writable folder")
+
+
+def _flush(path: Path) -> None:
+    """Force a file's (or a folder's) bytes to the disk, so that a commit never outlives what it names."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

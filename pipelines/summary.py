@@ -1,0 +1,129 @@
+"""What a run shows in the terminal: progress while it works, and tables of where everything went."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from pipelines.engines.engine import Report
+from pipelines.explain import Explanation
+from pipelines.ledger import stage_total
+from pipelines.plan import Plan
+from pipelines.run import RunResult
+from pipelines.sources.source import Split
+
+
+@contextmanager
+def show_progress(console: Console) -> Iterator[Report]:
+    """Show a bar for each stage; where there is no terminal, a line when a stage begins and ends."""
+    columns = (TextColumn("{task.description:32}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def report(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = progress.add_task(what, total=total)
+                if not console.is_terminal:
+                    console.print(f"{what}: {total} to do, {done} found committed", highlight=False)
+            progress.update(tasks[what], completed=done, total=total)
+            if done == total:
+                progress.stop_task(tasks[what])
+
+        yield report
+
+
+def show_plan(plan: Plan, splits: Mapping[str, list[Split]], console: Console) -> None:
+    """Show what a run would do: splits and bytes by source, stages with their tables and columns."""
+    sources = _table("source", "reader", "splits>", "files>", "bytes>", "transforms")
+    for entry in plan.recipe.sources:
+        some = splits[entry.source.name]
+        files = {file for split in some for file in split.files}
+        steps = ", ".join(step.name for step in entry.transforms) or "-"
+        size = sum(file.size for file in files)
+        sources.add_row(entry.source.name, entry.source.kind, *_numbers(len(some), len(files), size), steps)
+    stages = _table("stage", "writes", "columns")
+    for stage in plan.stages:
+        for output in stage.outputs:
+            stages.add_row(stage.name, output.table, ", ".join(output.schema.names))
+    console.print(sources, stages)
+    console.print(f"recipe fingerprint {plan.fingerprint}; nothing was written", highlight=False)
+
+
+def show_summary(plan: Plan, result: RunResult, output: Path, console: Console) -> None:
+    """Show documents and bytes by stage, what was dropped and why, tokens by source, and where the result lies."""
+    console.print(_stages(plan, result.ledger), _losses(result.ledger), _tokens(plan, result.ledger))
+    for warning in result.warnings:
+        console.print(f"[yellow]warning:[/yellow] {warning}", highlight=False)
+    console.print(
+        f"{result.num_done} splits and buckets done, {result.num_found} found committed. "
+        f"Token shards in {output / 'tokens'}, documents and rejects in {output / 'stages'}, ledger in "
+        f"{output / 'ledger.parquet'}.",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def show_explanation(explanation: Explanation, console: Console) -> None:
+    """Show one document's way: where it comes from, each rule's value and threshold, where it ended."""
+    console.print(f"[bold]{explanation.doc_id}[/bold] {explanation.end}", highlight=False, soft_wrap=True)
+    for name, value in explanation.facts.items():
+        console.print(f"  {name:12} {value}", highlight=False, markup=False, soft_wrap=True)
+    table = _table("stage", "step", "rule", "value", "threshold", "verdict")
+    for row in explanation.rows:
+        table.add_row(row.stage, row.step, row.rule, row.value, row.threshold, row.verdict)
+    console.print(table)
+
+
+def _stages(plan: Plan, ledger: pa.Table) -> Table:
+    table = _table("stage", "source", "documents in>", "documents out>", "text bytes out>", "stopped>")
+    for stage in plan.document_stages:
+        took_in = stage_total(ledger, stage, last=False)
+        put_out = stage_total(ledger, stage, last=True)
+        for source in sorted(took_in):
+            rows, size = put_out.get(source, (0, 0))
+            table.add_row(stage, source, *_numbers(took_in[source][0], rows, size, took_in[source][0] - rows))
+    return table
+
+
+def _losses(ledger: pa.Table) -> Table:
+    sums: dict[tuple[str, str, str, str], list[int]] = defaultdict(lambda: [0, 0])
+    for row in ledger.to_pylist():
+        if row["account"] in ("dropped", "errored", "merged"):
+            total = sums[row["source"], row["transform"], row["account"], row["reason"]]
+            total[0] += row["rows"]
+            total[1] += row["bytes"]
+    table = _table("source", "step", "account", "reason", "documents>", "text bytes>")
+    for (source, step, account, reason), (rows, size) in sorted(sums.items(), key=lambda item: (item[0][0], -item[1][0])):
+        table.add_row(source, step, account, reason, *_numbers(rows, size))
+    return table
+
+
+def _tokens(plan: Plan, ledger: pa.Table) -> Table:
+    sums: dict[str, list[int]] = {entry.source.name: [0, 0, 0] for entry in plan.recipe.sources}
+    for row in ledger.to_pylist():
+        if row["table"] == "tokens" and row["account"] == "out":
+            for place, column in enumerate(("rows", "bytes", "tokens")):
+                sums[row["source"]][place] += row[column]
+    table = _table("source", "documents>", "text bytes>", "tokens>", "bytes a token>")
+    sums["total"] = [sum(column) for column in zip(*sums.values(), strict=True)]
+    for source, (rows, size, tokens) in sums.items():
+        table.add_row(source, *_numbers(rows, size, tokens), f"{size / tokens:.2f}" if tokens else "-")
+    return table
+
+
+def _table(*titles: str) -> Table:
+    table = Table(show_edge=False, pad_edge=False, header_style="bold")
+    for title in titles:
+        table.add_column(title.rstrip(">"), justify="right" if title.endswith(">") else "left", overflow="fold")
+    return table
+
+
+def _numbers(*numbers: int) -> tuple[str, ...]:
+    return tuple(f"{number:,}" for number in numbers)

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+
+from pipelines.errors import OutputError
+from pipelines.storage import LocalStorage, StoredFile, explain_os_error
+
+
+def test_nothing_is_seen_before_it_is_published(tmp_path):
+    storage = LocalStorage(tmp_path)
+    attempt = storage.new_attempt()
+    with storage.create(attempt, "a") as file:
+        file.write(b"text")
+    assert list(storage.list()) == []
+    storage.publish(attempt, "a", "table/a")
+    assert list(storage.list()) == [StoredFile("table/a", 4)]
+    assert storage.read("table/a") == b"text"
+
+
+def test_only_one_of_two_commits_is_made(tmp_path):
+    storage = LocalStorage(tmp_path)
+    assert storage.commit("commits/x", b"one")
+    assert not storage.commit("commits/x", b"two")
+    assert storage.read("commits/x") == b"one"
+    assert [file.path for file in storage.list()] == ["commits/x"]
+    assert not any((tmp_path / ".attempts").iterdir()), "the second left something behind"
+
+
+def test_a_discarded_attempt_is_gone(tmp_path):
+    storage = LocalStorage(tmp_path)
+    with storage.create("attempt", "a") as file:
+        file.write(b"text")
+    storage.discard("attempt")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(errno.ENOSPC, "free some space and run the same command again"), (errno.EACCES, "choose another --output")],
+)
+def test_a_failed_write_says_what_to_do(number, said):
+    error = explain_os_error(OSError(number, os.strerror(number)), "out/x")
+    assert isinstance(error, OutputError)
+    assert "out/x" in str(error)
+    assert said in str(error)
+
+
+def test_an_output_that_is_a_file(tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(OutputError, match="writable folder"):
+        LocalStorage(tmp_path / "out").create("attempt", "a")
