@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
 from pipelines.errors import HeadraceError
 
@@ -48,14 +47,14 @@ def run(recipe: Path, output: Path, workers: int, engine: str | None, limit: int
     from pipelines.recipe import ENGINES, load_recipe
     from pipelines.run import list_splits, run_plan
     from pipelines.storage import LocalStorage
-    from pipelines.summary import show_plan, show_progress, show_summary
+    from pipelines.summary import make_console, show_plan, show_progress, show_summary
 
     loaded = load_recipe(recipe, limit=limit)
     if (engine or loaded.engine) not in ENGINES:
         raise click.BadParameter(f"found {engine!r}, allowed are {', '.join(ENGINES)}", param_hint="--engine")
     storage = LocalStorage(output.absolute())
     plan = build_plan(loaded, storage)
-    console = Console()
+    console = make_console()
     if dry_run:
         show_plan(plan, list_splits(plan), console)
         return
@@ -75,9 +74,10 @@ def verify(output: Path) -> None:
     Hashes and sizes of every file that a commit or a manifest names, files that none names, row counts, the order of
     documents, the balance of the ledger (within and between stages), and the range and ends of all token ids.
     """
+    from pipelines.summary import make_console
     from pipelines.verify import verify_output
 
-    console = Console()
+    console = make_console()
     for line in verify_output(output.absolute()):
         console.print(line, highlight=False)
 
@@ -93,6 +93,6 @@ def explain(output: Path, doc_id: str) -> None:
     the values that it measured and the thresholds; steps that look at many documents are taken from their tables.
     """
     from pipelines.explain import explain_document
-    from pipelines.summary import show_explanation
+    from pipelines.summary import make_console, show_explanation
 
-    show_explanation(explain_document(output.absolute(), doc_id), Console())
+    show_explanation(explain_document(output.absolute(), doc_id), make_console())

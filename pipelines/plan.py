@@ -50,7 +50,7 @@ class Plan:
 
     def resolved_json(self) -> bytes:
         """Return the resolved recipe's file."""
-        return (json.dumps(self.resolved, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+        return (json.dumps(self.resolved, indent=1, ensure_ascii=False) + "\n").encode()
 
     @property
     def document_stages(self) -> list[str]:

@@ -11,6 +11,7 @@ import dataclasses
 import json
 import re
 import sysconfig
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -96,6 +97,14 @@ def load_recipe(path: Path, *, limit: int | None = None) -> Recipe:
     return _Loader(path).recipe(limit)
 
 
+def recipe_of_resolved(path: Path, resolved: dict[str, Any], roots: Mapping[str, Path]) -> Recipe:
+    """Return the recipe that a resolved recipe (recipe.json of an output) was made from.
+
+    `roots` says where the sources lie now. Raises `RecipeError` when this version knows its parts no more.
+    """
+    return _Loader(path).resolved(resolved, roots)
+
+
 class _Loader:
     """Turns one file into a `Recipe`; every error it raises begins with the file and the key."""
 
@@ -120,6 +129,23 @@ class _Loader:
             tokenizer=self._build(Tokenizer, data.get("tokenizer", {}), "tokenizer"),
             output=self._build(Output, data.get("output", {}), "output"),
             engine=engine,
+        )
+
+    def resolved(self, data: dict[str, Any], roots: Mapping[str, Path]) -> Recipe:
+        sources = []
+        for name, fields in data["sources"].items():
+            steps = [{step["transform"]: _without(step, "transform", "version")} for step in fields["transforms"]]
+            source = self._build(SOURCES[fields["reader"]], _without(fields, "reader", "version", "transforms"), name)
+            sources.append(SourceRecipe(source, roots[name], self._transforms(steps, f"sources.{name}")))
+        dedup = data["deduplicate"]
+        return Recipe(
+            name=data["name"],
+            path=self._path,
+            sources=tuple(sources),
+            deduplicate=None if dedup is None else self._build(Deduplicate, dedup, "deduplicate"),
+            tokenizer=self._build(Tokenizer, _without(data["tokenizer"], "sha256"), "tokenizer"),
+            output=self._build(Output, data["output"], "output"),
+            engine=ENGINES[0],
         )
 
     def _yaml(self) -> dict[str, Any]:
@@ -200,6 +226,10 @@ class _Loader:
 
     def _error(self, key: str, found: object, allowed: str) -> RecipeError:
         return RecipeError(f"{self._path}: {key}: found {found!r}: {allowed}")
+
+
+def _without(fields: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {key: value for key, value in fields.items() if key not in names}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

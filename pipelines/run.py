@@ -22,14 +22,14 @@ from pipelines.commit import FileRecord
 from pipelines.engines.engine import Engine, Report, StageResult, sweep
 from pipelines.errors import OutputError
 from pipelines.ledger import check_stages, to_parquet, to_table
-from pipelines.manifests import write_manifests
+from pipelines.manifests import LEDGER_FILE, write_manifests
 from pipelines.plan import DOCUMENTS, Plan
 from pipelines.sources.committed import Committed
 from pipelines.sources.source import Split
 from pipelines.stage import GroupStage, MapStage, Stage
 from pipelines.storage import ATTEMPTS, LocalStorage, explain_os_error
 
-RECIPE_FILE, RUN_FILE, LEDGER_FILE, LOCK_FILE = "recipe.json", "run.json", "ledger.parquet", ".lock"
+RECIPE_FILE, RUN_FILE, LOCK_FILE = "recipe.json", "run.json", ".lock"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ import pyarrow as pa
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from pipelines.engines.engine import Report
 from pipelines.explain import Explanation
@@ -20,9 +22,18 @@ from pipelines.run import RunResult
 from pipelines.sources.source import Split
 
 
+def make_console() -> Console:
+    """Return a console; where there is no terminal to ask for its width, a wide one."""
+    console = Console()
+    return console if console.is_terminal else Console(width=140)
+
+
 @contextmanager
 def show_progress(console: Console) -> Iterator[Report]:
-    """Show a bar for each stage; where there is no terminal, a line when a stage begins and ends."""
+    """Show a bar for each stage; where there is no terminal, a line when a stage begins and when it ends."""
+    if not console.is_terminal:
+        yield _lines(console)
+        return
     columns = (TextColumn("{task.description:32}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         tasks: dict[str, TaskID] = {}
@@ -30,13 +41,24 @@ def show_progress(console: Console) -> Iterator[Report]:
         def report(what: str, done: int, total: int) -> None:
             if what not in tasks:
                 tasks[what] = progress.add_task(what, total=total)
-                if not console.is_terminal:
-                    console.print(f"{what}: {total} to do, {done} found committed", highlight=False)
             progress.update(tasks[what], completed=done, total=total)
             if done == total:
                 progress.stop_task(tasks[what])
 
         yield report
+
+
+def _lines(console: Console) -> Report:
+    started: dict[str, float] = {}
+
+    def report(what: str, done: int, total: int) -> None:
+        if what not in started:
+            started[what] = time.monotonic()
+            console.print(f"{what}: {total - done} of {total} to do", highlight=False)
+        elif done == total:
+            console.print(f"{what}: done in {time.monotonic() - started[what]:.1f} s", highlight=False)
+
+    return report
 
 
 def show_plan(plan: Plan, splits: Mapping[str, list[Split]], console: Console) -> None:
@@ -60,7 +82,7 @@ def show_summary(plan: Plan, result: RunResult, output: Path, console: Console) 
     """Show documents and bytes by stage, what was dropped and why, tokens by source, and where the result lies."""
     console.print(_stages(plan, result.ledger), _losses(result.ledger), _tokens(plan, result.ledger))
     for warning in result.warnings:
-        console.print(f"[yellow]warning:[/yellow] {warning}", highlight=False)
+        console.print(f"warning: {warning}", style="yellow", highlight=False, markup=False)
     console.print(
         f"{result.num_done} splits and buckets done, {result.num_found} found committed. "
         f"Token shards in {output / 'tokens'}, documents and rejects in {output / 'stages'}, ledger in "
@@ -72,12 +94,13 @@ def show_summary(plan: Plan, result: RunResult, output: Path, console: Console) 
 
 def show_explanation(explanation: Explanation, console: Console) -> None:
     """Show one document's way: where it comes from, each rule's value and threshold, where it ended."""
-    console.print(f"[bold]{explanation.doc_id}[/bold] {explanation.end}", highlight=False, soft_wrap=True)
+    console.print(f"{explanation.doc_id} {explanation.end}", highlight=False, markup=False, soft_wrap=True)
     for name, value in explanation.facts.items():
         console.print(f"  {name:12} {value}", highlight=False, markup=False, soft_wrap=True)
     table = _table("stage", "step", "rule", "value", "threshold", "verdict")
     for row in explanation.rows:
-        table.add_row(row.stage, row.step, row.rule, row.value, row.threshold, row.verdict)
+        cells = (row.stage, row.step, row.rule, row.value, row.threshold, row.verdict)
+        table.add_row(*(Text(cell) for cell in cells))  # plain text: a value may hold what looks like markup
     console.print(table)
 
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipelines.commit import Commit, read_commits
+from pipelines.sinks.tables import read_table
 from pipelines.sources.source import BatchLimits, Split
 from pipelines.stage import GroupStage, MapStage, Side
 from pipelines.storage import Storage
@@ -61,10 +61,7 @@ def side_files(sides: tuple[Side, ...], results: Mapping[str, StageResult], labe
 
 def read_side(side: Side, files: list[str], output: Storage) -> pa.Table:
     """Read a side table's files whole."""
-    tables = []
-    for path in files:
-        with output.open(path) as file:
-            tables.append(pq.read_table(file).cast(side.schema))
+    tables = [read_table(output, path).cast(side.schema) for path in files]
     return pa.concat_tables([side.schema.empty_table(), *tables]).combine_chunks()
 
 

@@ -146,8 +146,8 @@ def _pieces(
     for record in given.files:
         if record.table != stage.input_table:
             continue
-        with output.open(record.path) as file, pq.ParquetFile(file) as parquet:
-            for batch in parquet.iter_batches(batch_size=limits.max_rows):
+        with output.open(record.path) as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
+            for batch in parquet.iter_batches(batch_size=limits.max_rows, use_threads=False):
                 held.append(batch.cast(stage.schema))
                 size += batch.nbytes
                 if size >= HELD_BYTES:
@@ -180,7 +180,7 @@ def _ordered(stage: GroupStage, bucket: Bucket, output: Storage, limits: BatchLi
                 pieces.extend(reader.get_batch(number) for number in numbers)
     table = pa.Table.from_batches(pieces, stage.schema).combine_chunks()
     names = dict.fromkeys((stage.key, *stage.order_by, *stage.identity))
-    order = pc.sort_indices(table, sort_keys=[(name, "ascending") for name in names], null_placement="at_end")
+    order = pc.sort_indices(table, sort_keys=[(name, "ascending") for name in names])  # nulls at the end
     for start in range(0, table.num_rows, limits.max_rows):
         ordered = table.take(order.slice(start, limits.max_rows)).combine_chunks()
         yield from ordered.to_batches()

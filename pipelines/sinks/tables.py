@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from pipelines.commit import FileRecord
 from pipelines.sinks.sink import HashingFile, Pending, Place
+from pipelines.storage import Storage
 
 ROW_GROUP = 1000
 """Rows of a row group: documents of some kB make groups of some MB, large enough to read at speed."""
@@ -76,6 +77,15 @@ class TableSink:
             sums[0] += num_rows
             sums[1] += num_bytes
         self._writer.write_table(group, row_group_size=ROW_GROUP)
+
+
+def read_table(storage: Storage, path: str, columns: list[str] | None = None) -> pa.Table:
+    """Return a table's file whole, or some of its columns.
+
+    Without Arrow's own threads: one that still calls back into a Python file when the interpreter ends aborts it.
+    """
+    with storage.open(path) as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
+        return parquet.read(columns=columns, use_threads=False)
 
 
 def count_by_source(rows: pa.Table | pa.RecordBatch) -> list[tuple[str, int, int]]:

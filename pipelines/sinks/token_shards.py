@@ -16,10 +16,12 @@ from pipelines.schema import CORE
 from pipelines.sinks.sink import Pending, Place
 from pipelines.sinks.tables import text_bytes
 from pipelines.transforms.encode import Encode
-from tokenizer.encodings import get_encoding
-from tokenizer.shards import DOCS, ShardWriter
+from tokenizer.encodings import encoding_named
+from tokenizer.manifest import ShardEntry
+from tokenizer.shards import GIVEN, SUFFIXES, ShardWriter
 
-SUFFIXES = {"bin": ".bin", "idx": ".idx", "docs": ".docs.parquet"}
+Key = tuple[str | None, ...]
+"""A source and the values of its partition columns."""
 NO_VALUE = "_"
 """Name of the partition of documents whose partition column is null."""
 
@@ -52,7 +54,7 @@ class TokenShardsSink:
     def __init__(self, output: TokenShards, place: Place) -> None:
         """See `TokenShards.open`."""
         self._output, self._place = output, place
-        self._shards: dict[tuple[str, ...], _Shard] = {}
+        self._shards: dict[Key, _Shard] = {}
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Send every row to the shard of its source and partition."""
@@ -64,10 +66,9 @@ class TokenShardsSink:
     def close(self) -> list[Pending]:
         """Finish all shards, and name each by its first doc_id (so names sort in canonical order) and its content."""
         pending = []
-        for (source, *values), shard in sorted(self._shards.items()):
+        for (source, *values), shard in self._shards.items():
             partition = dict(zip(self._output.partition_by, values, strict=True))
-            folder = "/".join([f"tokens/{source}", *(partition_folder(*item) for item in partition.items())])
-            pending += shard.close(source, partition, folder)
+            pending += shard.close(str(source), partition)
         return pending
 
 
@@ -77,51 +78,58 @@ class _Shard:
     def __init__(self, name: str, encoding: str, place: Place) -> None:
         self._name, self._place = name, place
         files = [place.storage.create(place.attempt, name + suffix) for suffix in SUFFIXES.values()]
-        self._writer = ShardWriter(*files, get_encoding(encoding))
+        self._writer = ShardWriter(*files, encoding_named(encoding))
         self._files = files
         self._text_bytes = 0
 
     def write(self, rows: pa.RecordBatch) -> None:
         self._text_bytes += pc.sum(text_bytes(rows)).as_py() or 0
-        self._writer.write(rows.select([*(name for name in DOCS.names if name != "tokens"), "ids"]))
+        self._writer.write(rows.select(GIVEN.names))
 
-    def close(self, source: str, partition: dict[str, str], folder: str) -> list[Pending]:
+    def close(self, source: str, partition: dict[str, str | None]) -> list[Pending]:
         summary = self._writer.close()
         for file in self._files:
             file.close()
-        content = hashlib.sha256("".join(summary.files[kind].sha256 for kind in SUFFIXES).encode()).hexdigest()
-        name = f"{summary.first_doc_id[:8]}-{content[:16]}"
-        pending = []
-        for kind, suffix in SUFFIXES.items():
-            file = summary.files[kind]
-            detail = {}
-            if kind == "bin":
-                counts = [summary.documents, self._text_bytes, summary.tokens]
-                detail = {"sources": {source: counts}, "partition": partition, "shard": dataclasses.asdict(summary)}
-            path = f"{folder}/{name}{suffix}"
-            record = FileRecord(
-                "tokens", path, file.bytes, file.sha256, summary.documents, source,
-                "/".join(partition_folder(*item) for item in partition.items()), detail,
-            )  # fmt: skip
-            pending.append(Pending(self._name + suffix, record))
-        return pending
+        files = {"bin": summary.bin, "idx": summary.idx, "docs": summary.docs}
+        content = hashlib.sha256("".join(file.sha256 for file in files.values()).encode()).hexdigest()
+        entry = ShardEntry.of(f"{(summary.first_doc_id or b'').hex()[:8]}-{content[:16]}", summary, self._text_bytes)
+        counts = [entry.documents, entry.text_bytes, entry.tokens]
+        detail = {"sources": {source: counts}, "partition": partition, "shard": dataclasses.asdict(entry)}
+        folders = [partition_folder(*item) for item in partition.items()]
+        return [
+            Pending(
+                self._name + SUFFIXES[kind],
+                FileRecord(
+                    table="tokens",
+                    path="/".join(["tokens", source, *folders, entry.name + SUFFIXES[kind]]),
+                    size=file.bytes,
+                    sha256=file.sha256,
+                    rows=summary.documents,
+                    source=source,
+                    partition="/".join(folders),
+                    detail=detail if kind == "bin" else {},
+                ),
+            )
+            for kind, file in files.items()
+        ]
 
 
-def partition_folder(column: str, value: str) -> str:
+def partition_folder(column: str, value: str | None) -> str:
     """Return the folder of a partition: "language=de"; nothing in a value can lead out of it."""
-    return f"{column}={quote(value, safe='').replace('_', '%5F').replace('.', '%2E') if value else NO_VALUE}"
+    return f"{column}={quote(value, safe='').replace('_', '%5F').replace('.', '%2E') if value is not None else NO_VALUE}"
 
 
-def _by_partition(batch: pa.RecordBatch, columns: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], pa.RecordBatch]]:
-    """Yield the rows of every combination of values (null counts as ""), in order within each."""
+def _by_partition(batch: pa.RecordBatch, columns: tuple[str, ...]) -> Iterator[tuple[Key, pa.RecordBatch]]:
+    """Yield the rows of every combination of values (null is one), in order within each."""
     codes = np.zeros(batch.num_rows, np.int64)
-    dictionaries = []
+    dictionaries: list[list[str | None]] = []
     for column in columns:
-        encoded = pc.fill_null(batch.column(column), "").dictionary_encode()
+        encoded = batch.column(column).dictionary_encode(null_encoding="encode")
         dictionaries.append(encoded.dictionary.to_pylist())
         codes = codes * len(dictionaries[-1]) + encoded.indices.to_numpy()
     for code in np.unique(codes):
-        key, rest = [], int(code)
+        key: list[str | None] = []
+        rest = int(code)
         for dictionary in reversed(dictionaries):
             rest, place = divmod(rest, len(dictionary))
             key.append(dictionary[place])

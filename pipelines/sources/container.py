@@ -19,7 +19,9 @@ from pipelines.sources.inflate import BOMB, CORRUPT, CUT, Chunks, End, arrow_chu
 from pipelines.sources.record_header import MAX_HEADER, find_record, starts_record
 
 _WINDOW = 1 << 20
-_PROBE_INPUT, _PROBE_OUTPUT, _PROBE_COST = 64 << 10, 4 << 10, 16 << 10
+FIRST_STEP = 16 << 10
+"""Bytes of the first step of a search, which then grows: the next record is near, or far."""
+_PROBE_INPUT, _PROBE_OUTPUT, _PROBE_COST = 64 << 10, 64 << 10, 16 << 10
 _GZIP, _ZSTD, _LZ4, _SKIPPABLE = rb"\x1f\x8b\x08", rb"\x28\xb5\x2f\xfd", rb"\x04\x22\x4d\x18", rb"[\x50-\x5f]\x2a\x4d\x18"
 _MAGIC = re.compile(b"|".join((_GZIP, _ZSTD, _LZ4, _SKIPPABLE)), re.DOTALL)
 _EFFORT_FLOOR, _EFFORT_RATIO = 64 << 20, 16
@@ -133,13 +135,14 @@ class Member:
 class Container:
     """Opens the members of one file and looks for the next one behind damage."""
 
-    def __init__(self, raw: RawFile, keep: int) -> None:
-        """Hold at most `keep` decoded bytes of a member in memory.
+    def __init__(self, raw: RawFile, keep: int, *, whole: bool = False) -> None:
+        """Hold at most `keep` decoded bytes of a member in memory; `whole`: the file is one record or gap.
 
         Work on damage (scanning, probing, decoding again) is counted in bytes; when it passes 64 MiB + 16 times the
         file size, the rest of the file is given up, so that no file can cost more than linear time.
         """
         self.raw = raw
+        self._whole = whole
         self.keep = keep
         self._effort = _EFFORT_FLOOR + _EFFORT_RATIO * raw.size
         self._latest: tuple[int, Member | None] = (-1, None)
@@ -165,45 +168,41 @@ class Container:
 
     def find(self, start: int) -> int:
         """Return the first offset from `start` on where a member begins or a record header stands, else the end."""
-        position = start
+        position, step = self.raw.size if self._whole else start, FIRST_STEP
         while position < self.raw.size and not self.exhausted:
-            found = self._find_in_window(position)
+            found = self._find_in_window(position, step)
             if found is not None:
                 return found
-            self.spend(_WINDOW)
-            position += _WINDOW
+            position += step
+            step = min(4 * step, _WINDOW)
         return self.raw.size
 
-    def _find_in_window(self, position: int) -> int | None:
+    def _find_in_window(self, position: int, step: int) -> int | None:
         # Windows overlap by a header, and by the byte before (a line begins behind a newline); each looks at the
         # beginnings in its own part.
+        self.spend(step)
         lead = min(position, 1)
-        window = self.raw.read_at(position - lead, lead + _WINDOW + MAX_HEADER)
-        base, stop = position - lead, min(len(window), lead + _WINDOW)
-        record = find_record(window, lead)
-        if record is not None and record < stop:
-            stop = record
-        else:
+        base, window = position - lead, self.raw.read_at(position - lead, lead + step + MAX_HEADER)
+        record, stop = find_record(window, lead), min(len(window), lead + step)
+        if record is not None and record >= stop:
             record = None
-        for match in _MAGIC.finditer(window, lead, stop + 3):
+        for match in _MAGIC.finditer(window, lead, (stop if record is None else record) + 3):
             if match.start() < stop and self._is_plausible(base + match.start()):
                 return base + match.start()
         return None if record is None else base + record
 
     def _is_plausible(self, offset: int) -> bool:
-        """Whether a beginning of the member decodes without error, or to a record header."""
+        """Whether a record header stands in the beginning of what the member decodes to."""
         if self.exhausted:
             return False
         stop = min(self.raw.size, offset + _PROBE_INPUT)
-        chunks, head, end = self.decode(offset, stop), b"", None
-        while len(head) < _PROBE_OUTPUT:
-            try:
-                head += next(chunks)
-            except StopIteration as stopped:
-                end = stopped.value
+        head = b""
+        for chunk in self.decode(offset, stop):
+            head += chunk
+            if len(head) >= _PROBE_OUTPUT or starts_record(head):
                 break
         self.spend(len(head) + _PROBE_COST)
-        return bool(head) and (starts_record(head) or end is None or end.damage != CORRUPT)
+        return starts_record(head) or find_record(head, 0) is not None
 
     def decode(self, offset: int, stop: int) -> Chunks:
         """Decode the member at `offset`, reading no byte at or behind `stop`."""
@@ -221,8 +220,8 @@ class Container:
         if member.damage in (CUT, CORRUPT, BOMB):
             self.spend(member.size + member.length)
             stop = self.find(offset + 1)
-            if stop < offset + member.length:
-                # The next member begins inside of what was decoded: this one was cut off there.
+            if stop <= offset + member.length and stop < self.raw.size:
+                # The next member begins where this one still decoded: it was cut off there.
                 member = self._measure(offset, stop)
             member.length = stop - offset
         return member if member.size or not member.damage else None

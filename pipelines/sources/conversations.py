@@ -317,7 +317,7 @@ def _with_system(turns: list[Turn], row: dict[str, Any]) -> list[Turn]:
 
 
 def _tools(tools: Any) -> str | None:
-    """Return definitions of tools as they stand, or as JSON where they are no string; none and an empty list are None."""
+    """Return definitions of tools as they stand, or as JSON where they are no string; None without any."""
     if tools is None or tools == [] or (isinstance(tools, str) and tools.strip() in ("", "[]")):
         return None
     if isinstance(tools, str):

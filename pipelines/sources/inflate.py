@@ -101,25 +101,27 @@ def gunzip(read_at: ReadAt, start: int, stop: int) -> Chunks:
 def inflate(read_at: ReadAt, start: int, stop: int, wbits: int) -> Chunks:
     """Decode one deflate (`wbits` = -15) or zlib (15) stream at `start`, reading no byte at or behind `stop`."""
     decoder = zlib.decompressobj(wbits)
-    position, size, step, feed = start, 0, _FIRST_FEED, b""
+    position, size, step, feed, chunk = start, 0, _FIRST_FEED, b"", b""
     while not decoder.eof:
-        if not feed:
+        if not feed and len(chunk) < MAX_CHUNK:  # else there is more to come of what went in
             feed = read_at(position, min(step, stop - position))
             step = min(2 * step, _MAX_FEED)
             if not feed:
                 return End(stop, CUT)
+        fed = len(feed)
         try:
             chunk = decoder.decompress(feed, MAX_CHUNK)
         except zlib.error:
-            return (yield from _salvage(read_at, (start, position, position + len(feed)), size, wbits))
-        position += len(feed) - len(decoder.unconsumed_tail)
-        feed = decoder.unconsumed_tail
+            return (yield from _salvage(read_at, (start, position, position + fed), size, wbits))
+        # At the end of the stream, zlib leaves what follows in both of its tails.
+        feed, left = (b"", decoder.unused_data) if decoder.eof else (decoder.unconsumed_tail,) * 2
+        position += fed - len(left)
         size += len(chunk)
         if size > BOMB_SIZE and size > MAX_RATIO * (position - start):
             return End(position, BOMB)
         if chunk:
             yield chunk
-    return End(position - len(decoder.unused_data), COMPLETE)
+    return End(position, COMPLETE)
 
 
 def _salvage(read_at: ReadAt, span: tuple[int, int, int], size: int, wbits: int) -> Chunks:
@@ -135,7 +137,8 @@ def _salvage(read_at: ReadAt, span: tuple[int, int, int], size: int, wbits: int)
             if before is None:  # cannot be: these bytes have been decoded before
                 raise
             chunk, count = _decode_bytewise(before, feed)
-            yield chunk[skip:]
+            if chunk[skip:]:
+                yield chunk[skip:]
             return End(position + count, CORRUPT)
         skip, chunk = max(0, skip - len(chunk)), chunk[skip:]
         if chunk:

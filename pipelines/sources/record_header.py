@@ -73,8 +73,11 @@ def _parse_warc(data: bytes, start: int) -> RecordHeader:
     # From one byte back, so that a version line followed by a blank line is an empty header.
     end = _HEADER_END.search(data, start - 1)
     stop, size, damage = (end.start(), end.end(), None) if end else (len(data), len(data), "header_cut")
-    if damage and len(data) >= MAX_HEADER:
+    if damage and size >= MAX_HEADER:
         damage = "header_too_long"
+    other = _RECORD_START.search(data, start, size) if data.find(b"WARC/", start, size) > 0 else None
+    if other is not None:  # cut in its header, the next record follows
+        stop, size, damage = other.start(), other.start(), "header_cut"
     fields = _parse_fields(data[start:stop])
     return RecordHeader(
         fields.get("warc-type", "").lower(), fields, size, _natural(fields.get("content-length")), damage

@@ -78,6 +78,9 @@ SCHEMAS: dict[str, dict[str, str]] = {
 }
 """Column names of published tables: tiiuae/falcon-refinedweb and allenai/c4, as their dataset cards give them."""
 
+BROKEN_PARQUET = (pa.ArrowException, OSError, UnicodeDecodeError)
+"""What pyarrow raises for a damaged file; the last for a column's name in the footer."""
+
 FIELDS = ("id", "url", "date", "language", "licence")
 
 Verdict = dict[str, str | None]
@@ -396,10 +399,9 @@ def parse_dates(column: pa.Array) -> pa.Array:
         scale = {"s": 1_000_000, "ms": 1_000, "us": 1, "ns": -1_000}[kind.unit]
         values, valid = _integers(column)
         return _scaled(values, valid, np.full(len(values), scale, np.int64))
-    if pa.types.is_integer(kind):
-        column = column.cast(pa.string())
-    if not pa.types.is_string(column.type) and not pa.types.is_large_string(column.type):
+    if not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         return pa.nulls(len(column), DATE)
+    column = column.cast(pa.large_string())
     epochs = pc.if_else(pc.match_substring_regex(column, _EPOCH), column, pa.scalar(None, column.type))
     return pc.coalesce(_parse_epochs(epochs.cast(pa.int64())), _parse_iso(column))
 
@@ -424,13 +426,17 @@ def _scaled(values: np.ndarray, valid: np.ndarray, scale: np.ndarray) -> pa.Arra
 
 
 def _parse_iso(column: pa.Array) -> pa.Array:
+    def constant(text: str) -> pa.Scalar:
+        return pa.scalar(text, pa.large_string())
+
     parts = pc.extract_regex(column, _ISO)
     day, time, fraction, zone = (pc.struct_field(parts, name) for name in ("day", "time", "fraction", "zone"))
-    time = pc.if_else(pc.equal(time, ""), pa.scalar("00:00:00", time.type), time)
-    time = pc.if_else(pc.equal(pc.binary_length(time), 5), pc.binary_join_element_wise(time, ":00", ""), time)
+    time = pc.if_else(pc.equal(time, constant("")), constant("00:00"), time)
+    seconds = pc.if_else(pc.equal(pc.binary_length(time), 5), constant(":00."), constant("."))
     fraction = pc.utf8_rpad(fraction, 6, "0")
-    zone = pc.if_else(pc.equal(zone, ""), pa.scalar("Z", zone.type), pc.utf8_upper(zone))
-    canonical = pc.binary_join_element_wise(day, "T", time, ".", fraction, zone, "")
+    zone = pc.if_else(pc.equal(zone, constant("")), constant("Z"), pc.utf8_upper(zone))
+    joint = constant("T")
+    canonical = pc.binary_join_element_wise(day, joint, time, seconds, fraction, zone, constant(""))
     values, valid = _integers(_cast_dates(canonical))
     return _scaled(values, valid, np.ones(len(values), np.int64))
 
@@ -565,7 +571,7 @@ class Table:
                 footer = pq.ParquetFile(stream)
                 names, metadata = footer.schema_arrow.names, footer.metadata
                 first_rows = _first_rows(metadata)
-        except (pa.ArrowException, OSError):
+        except BROKEN_PARQUET:
             return [Split(self.name, (file,))]
         if names.count(self.columns["text"]) != 1:
             raise RecipeError(
@@ -589,11 +595,9 @@ class Table:
         with ExitStack() as stack:
             try:
                 stream = stack.enter_context(storage.open(path))
-                # Streamed column chunks and dictionaries bound the memory; see the module's docstring.
-                names = sorted(set(self.columns.values()))
-                file = pq.ParquetFile(stream, read_dictionary=names, buffer_size=1 << 20)
+                file = _open_parquet(stream, set(self.columns.values()))
                 first_rows = _first_rows(file.metadata)
-            except (pa.ArrowException, OSError) as error:
+            except BROKEN_PARQUET as error:
                 size = split.files[0].size if split.start == 0 else 0
                 account.size += size
                 account.gap("unreadable", size)
@@ -811,11 +815,31 @@ def _first_rows(metadata: pq.FileMetaData) -> list[int]:
     return [0, *itertools.accumulate(counts)]
 
 
+def _open_parquet(stream: BinaryIO, names: set[str]) -> pq.ParquetFile:
+    """Open a file so that memory is bounded: column chunks are streamed, strings are read as dictionaries."""
+    footer = pq.ParquetFile(stream)
+    known = footer.schema_arrow
+    texts = [field.name for field in known if field.name in names and _is_text(field.type)]
+    return pq.ParquetFile(stream, metadata=footer.metadata, read_dictionary=texts, buffer_size=READ_BYTES)
+
+
+def _check_indices(column: pa.Array) -> None:
+    """Raise `ArrowInvalid` for indices outside the dictionary: a damaged page holds such, and the reader lets them pass."""
+    if not pa.types.is_dictionary(column.type) or not len(column) or column.null_count == len(column):
+        return
+    least, largest = (value.as_py() for value in pc.min_max(column.indices).values())
+    if least < 0 or largest >= len(column.dictionary):
+        raise pa.ArrowInvalid(f"dictionary index {max(-least, largest)} of {len(column.dictionary)}")
+
+
 def _batches(file: pq.ParquetFile, group: int, names: list[str], max_rows: int) -> Iterator[pa.RecordBatch | str]:
     """Yield a row group's batches and, where it breaks, the cause."""
     try:
-        yield from file.iter_batches(max_rows, [group], columns=names)
-    except (pa.ArrowException, OSError) as error:
+        for batch in file.iter_batches(max_rows, [group], columns=names):
+            for column in batch.columns:
+                _check_indices(column)
+            yield batch
+    except BROKEN_PARQUET as error:
         yield _first_words(error)
 
 

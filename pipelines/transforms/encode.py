@@ -10,9 +10,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.transform import Evidence, set_verdict, verdicts
-from tokenizer.chat import invalid_turns
+from tokenizer.chat import LOSS, TURN_FAULTS, turn_faults
 from tokenizer.encode import encode_documents
-from tokenizer.shards import LOSS
+from tokenizer.encodings import encoding_named
+
+
+NO_TEXT = 255
+"""A fault beside those of `TURN_FAULTS`."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -32,21 +36,35 @@ class Encode:
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Encode every text."""
-        text, turns = batch.column("text"), batch.column("turns")
-        no_text = pc.is_null(text).to_numpy(zero_copy_only=False)
-        bad_turns = invalid_turns(pc.fill_null(text, ""), turns) & ~no_text
-        failed = no_text | bad_turns
-        reasons: list[str | None] = ["encode.no_text" if empty else "encode.turns" for empty in no_text[failed]]
-        nothing: list[str | None] = [None] * len(reasons)
-        batch = set_verdict(batch, verdicts(failed, reasons, nothing, nothing, "errored"))
-        mask = pa.array(failed)
-        text = pc.if_else(mask, "", text)
-        turns = pc.if_else(mask, pa.nulls(len(mask), turns.type), turns) if np.any(failed) else turns
-        encoded = encode_documents(self.encoding, text, turns, encoder=self.encoder)
+        given, turns = batch.column("text"), batch.column("turns")
+        text = pc.fill_null(given, "")
+        faults = np.where(pc.is_null(given), NO_TEXT, turn_faults(text, turns))
+        failed = faults > 0
+        if failed.any():
+            batch = set_verdict(batch, _verdict(faults))
+            text, turns = pc.if_else(pa.array(failed), "", text), _without(turns, failed)
+        encoded = encode_documents(encoding_named(self.encoding), text, turns, self.encoder)
         schema = pa.schema([*batch.schema, *self.adds])
         return pa.RecordBatch.from_arrays([*batch.columns, encoded.ids, encoded.loss], schema=schema)
 
     def evidence(self, batch: pa.RecordBatch) -> list[list[Evidence]]:
         """Return how many tokens every document has."""
-        counts = pc.list_value_length(self(batch).column("ids")).to_pylist()
-        return [[Evidence(self.name, f"{count} tokens", "text, and turns that fit it", True)] for count in counts]
+        encoded = self(batch)
+        counts = pc.list_value_length(encoded.column("ids")).to_pylist()
+        passed = pc.is_null(encoded.column("verdict")).to_pylist()
+        return [
+            [Evidence(self.name, f"{count} tokens", "text, and turns that fit it", good)]
+            for count, good in zip(counts, passed, strict=True)
+        ]
+
+
+def _verdict(faults: np.ndarray) -> pa.Array:
+    names = ["no_text" if fault == NO_TEXT else TURN_FAULTS[fault] for fault in faults[faults > 0]]
+    nothing: list[str | None] = [None] * len(names)
+    return verdicts(faults > 0, [f"encode.{name}" for name in names], nothing, nothing, "errored")
+
+
+def _without(turns: pa.Array, failed: np.ndarray) -> pa.Array:
+    """Return the turns with those of failed documents made null."""
+    places = pa.array(np.arange(len(turns)), mask=failed)
+    return turns.take(places)

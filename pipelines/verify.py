@@ -1,0 +1,158 @@
+"""`headrace verify`: a finished run against its own records, file by file and number by number."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipelines.commit import FileRecord
+from pipelines.engines.grouping import bucket_label, bucket_of
+from pipelines.errors import VerifyError
+from pipelines.finished import FinishedRun, open_run
+from pipelines.ledger import check_split, check_stages, to_table
+from pipelines.manifests import LEDGER_FILE, MANIFEST_FILE, manifest_folders
+from pipelines.plan import DOCUMENTS
+from pipelines.run import LOCK_FILE, RECIPE_FILE, RUN_FILE
+from pipelines.sinks.tables import read_table
+from tokenizer.manifest import Manifest
+
+CHUNK = 1 << 20
+
+
+def verify_output(output: Path) -> Iterator[str]:
+    """Check a finished run, yielding a line for everything that was found right.
+
+    Raises `VerifyError` (or `LedgerImbalance`, or the tokenizer's own errors) at the first thing that is not.
+    """
+    run = open_run(output)
+    yield _check_files(run)
+    yield _check_strays(run)
+    yield _check_ledger(run)
+    yield _check_order(run)
+    yield from _check_tokens(run)
+
+
+def _check_files(run: FinishedRun) -> str:
+    """Every file that a commit names: there, as long, with the same hash, with as many rows."""
+    records = [record for commits in run.commits.values() for commit in commits for record in commit.files]
+    for record in records:
+        if not run.storage.exists(record.path):
+            raise VerifyError(f"{record.path}: is missing\nhint: run the recipe again, it makes what is missing")
+        found = _sha256(run, record.path)
+        if found != record.sha256:
+            raise VerifyError(
+                f"{record.path}: sha256 is {found}, its commit says {record.sha256}: the file has changed\n"
+                "hint: delete its commit (same stage, folder commits) and run the recipe again"
+            )
+        if record.path.endswith(".parquet") and record.table != "tokens":
+            with run.storage.open(record.path) as file:
+                rows = pq.read_metadata(file).num_rows
+            if rows != record.rows:
+                raise VerifyError(f"{record.path}: has {rows} rows, its commit says {record.rows}")
+    size = sum(record.size for record in records)
+    return f"files: {len(records):,} with {size:,} bytes have the hashes and rows of their commits"
+
+
+def _check_strays(run: FinishedRun) -> str:
+    """No file that nothing names."""
+    named = {RECIPE_FILE, RUN_FILE, LEDGER_FILE, LOCK_FILE}
+    named |= {f"{folder}/{MANIFEST_FILE}" for folder in manifest_folders(run.plan, run.files(_last(run), "tokens"))}
+    for stage, commits in run.commits.items():
+        for commit in commits:
+            named |= {record.path for record in commit.files} | {f"stages/{stage}/commits/{commit.split}.json"}
+    strays = sorted(file.path for file in run.storage.list() if file.path not in named)
+    if strays:
+        raise VerifyError(
+            f"{strays[0]}: {len(strays)} files are named by no commit\nhint: run the recipe again, it sweeps them away"
+        )
+    return "strays: none, every file is named by a commit"
+
+
+def _check_ledger(run: FinishedRun) -> str:
+    """The ledger is the sum of the commits, balances, and agrees with the rows of the rejects."""
+    entries = [entry for commits in run.commits.values() for commit in commits for entry in commit.entries]
+    ledger = read_table(run.storage, LEDGER_FILE)
+    if not ledger.equals(to_table(entries)):
+        raise VerifyError(f"{LEDGER_FILE}: is not the sum of the commits' entries\nhint: run the recipe again")
+    for commits in run.commits.values():
+        for commit in commits:
+            check_split(commit.entries, max((entry.step for entry in commit.entries), default=0))
+    check_stages(ledger, run.plan.document_stages)
+    for stage in run.plan.document_stages:
+        stopped = sum(e.rows for e in entries if e.stage == stage and e.account in ("dropped", "errored", "merged"))
+        rejected = sum(record.rows for record in run.files(stage, "rejects"))
+        if stopped != rejected:
+            raise VerifyError(f"stage {stage}: the ledger says {stopped} documents stopped, the rejects hold {rejected}")
+    return f"ledger: {ledger.num_rows:,} entries balance, within every split and between the stages"
+
+
+def _check_order(run: FinishedRun) -> str:
+    """Documents of bucketed stages: strictly ascending by doc_id, each in its own bucket."""
+    num_documents = 0
+    buckets = run.plan.recipe.output.buckets
+    for stage in run.plan.document_stages[1:]:
+        for commit in run.commits[stage]:
+            for record in commit.files:
+                if record.table == DOCUMENTS:
+                    ids = _ids(run, record)
+                    num_documents += len(ids)
+                    if len(ids) and {bucket_label(int(n), buckets) for n in np.unique(bucket_of(ids, buckets))} != {
+                        commit.label
+                    }:
+                        raise VerifyError(f"{record.path}: holds documents that belong to another bucket")
+                    _check_ascending(ids, record.path)
+    return f"order: {num_documents:,} documents are in canonical order, no doc_id twice"
+
+
+def _check_ascending(ids: pa.Array, path: str) -> None:
+    plain = ids.cast(pa.binary())
+    if len(ids) > 1 and not pc.all(pc.less(plain[:-1], plain[1:])).as_py():
+        raise VerifyError(f"{path}: documents are not in ascending order of doc_id, or one is there twice")
+
+
+def _check_tokens(run: FinishedRun) -> Iterator[str]:
+    """Every shard by its manifest: ids in range, every document ended, and the documents of the last stage."""
+    in_shards: dict[str, set[bytes]] = defaultdict(set)
+    for folder in manifest_folders(run.plan, run.files(_last(run), "tokens")):
+        manifest = Manifest.load(run.storage.root / folder / MANIFEST_FILE)
+        if manifest.recipe != run.plan.fingerprint:
+            raise VerifyError(f"{folder}: its manifest was made by recipe {manifest.recipe}, not {run.plan.fingerprint}")
+        for place in range(len(manifest.shards)):
+            manifest.verify_shard(place)
+            in_shards[manifest.source] |= set(manifest.open_shard(place).doc_ids().to_pylist())
+        totals = manifest.totals
+        yield f"tokens: {folder}: {totals.documents:,} documents, {totals.tokens:,} tokens in {totals.shards} shards"
+    expected: dict[str, set[bytes]] = defaultdict(set)
+    for record in run.files(_last(run), DOCUMENTS):
+        table = read_table(run.storage, record.path, ["doc_id", "source"])
+        for doc_id, source in zip(*(table.column(name).to_pylist() for name in ("doc_id", "source")), strict=True):
+            expected[source].add(doc_id)
+    for source in expected.keys() | in_shards.keys():
+        if expected[source] != in_shards[source]:
+            raise VerifyError(
+                f"source {source}: {len(expected[source] ^ in_shards[source])} documents are in the documents table or in "
+                "the token shards but not in both\nhint: run the recipe again"
+            )
+
+
+def _last(run: FinishedRun) -> str:
+    return run.plan.stages[-1].name
+
+
+def _ids(run: FinishedRun, record: FileRecord) -> pa.Array:
+    return read_table(run.storage, record.path, ["doc_id"]).column("doc_id").combine_chunks()
+
+
+def _sha256(run: FinishedRun, path: str) -> str:
+    digest = hashlib.sha256()
+    with run.storage.open(path) as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,91 @@
+"""Runs of a recipe for tests: other batches, other file orders, other storages; and a small recipe on real data."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipelines.engines.datatrove import DatatroveEngine
+from pipelines.plan import Plan, build_plan
+from pipelines.recipe import load_recipe
+from pipelines.run import RunResult, run_plan
+from pipelines.sources.source import BatchLimits
+from pipelines.storage import LocalStorage, StoredFile
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SHARED = REPOSITORY / "../shared/data"
+
+SMALL_RECIPE = """
+name: laws
+sources:
+  web:
+    reader: commoncrawl
+    root: {shared}/warc
+    include: ["commoncrawl/*.warc.gz", "webarchive/dolma-*.warc.gz", "webarchive/aut-example.txt.warc.gz",
+              "odd/warcio-*", "odd/resiliparse-c*", "odd/toimik-*.warc", "odd/ukwa-*", "odd/wac-*", "odd/pywb-*"]
+    transforms:
+      - extract
+      - language
+      - gopher_quality
+  c4:
+    reader: table
+    schema: c4
+    root: {shared}/web_text/c4_sample
+    include: ["c4_demo.jsonl"]
+    transforms: [language, gopher_quality]
+  conversations:
+    reader: conversations
+    root: {shared}/instructions
+    include: ["llama_factory/identity.json", "llama_factory/v1_sft_demo.jsonl", "stanford_alpaca/*.jsonl",
+              "self_instruct/data/*.jsonl"]
+    transforms: [language]
+  code:
+    reader: code
+    repository: cpython
+    root: sysconfig:stdlib
+    include: ["json/**/*.py", "email/**/*.py", "encodings/*.py", "this.py"]
+deduplicate: {{exact: all}}
+output: {{buckets: 3, partition_by: [language]}}
+"""
+"""About 10 MB of real input: every kind of source, damaged archives, exact copies within and across sources."""
+
+
+def small_recipe(folder: Path) -> Path:
+    """Write the small recipe into a folder and return its path."""
+    path = folder / "laws.yaml"
+    path.write_text(SMALL_RECIPE.format(shared=SHARED.resolve()))
+    return path
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ShuffledStorage(LocalStorage):
+    """Lists files in an order of its own."""
+
+    seed: int = 0
+
+    def list(self, prefix: str = "") -> Iterator[StoredFile]:
+        files = sorted(LocalStorage.list(self, prefix))
+        random.Random(self.seed).shuffle(files)
+        yield from files
+
+
+def plan_of(recipe: Path, output: LocalStorage, shuffle: int | None = None) -> Plan:
+    """Build a plan, with the inputs listed in shuffled order where a seed is given."""
+    plan = build_plan(load_recipe(recipe), output)
+    if shuffle is not None:
+        for chain_name, chain in dict(plan.stages[0].chains).items():
+            shuffled = dataclasses.replace(chain, storage=ShuffledStorage(chain.storage.root, shuffle))
+            plan.stages[0].chains[chain_name] = shuffled
+    return plan
+
+
+def run_recipe(
+    recipe: Path, output: Path | LocalStorage, *, workers: int = 1, limits: BatchLimits | None = None,
+    shuffle: int | None = None,
+) -> RunResult:  # fmt: skip
+    """Run a recipe and return its result; `limits` and `shuffle` change what must change nothing."""
+    storage = output if isinstance(output, LocalStorage) else LocalStorage(output)
+    with DatatroveEngine(workers, limits or BatchLimits()) as engine:
+        return run_plan(plan_of(recipe, storage, shuffle), storage, engine, lambda *_: None)
