@@ -98,7 +98,7 @@ def render(name: str) -> bytes | None:
 
 def pages() -> Iterator[tuple[str, bytes]]:
     """Yield address and HTML of each page, the first ones once more under another address at the end."""
-    found = []
+    found: list[tuple[str, bytes]] = []
     for name in module_names():
         page = render(name)
         if page is not None and len(found) < MAX_PAGES:

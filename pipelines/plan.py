@@ -150,7 +150,7 @@ def _schema_after(recipe: Recipe, chains: dict[str, Chain]) -> pa.Schema:
         except ValueError as error:
             raise RecipeError(f"{recipe.path}: sources.{name}.transforms: {error}") from error
         for field in schema:
-            known = fields.setdefault(field.name, field)
+            known = fields.setdefault(field.name, field.with_nullable(True))  # other sources lack it
             if known.type != field.type:
                 raise RecipeError(
                     f"{recipe.path}: sources.{name}: column {field.name} is {field.type} here and {known.type} in another "

@@ -47,8 +47,9 @@ _ROLE, _RANGE, _ORDER, _BOUNDARY, _WEIGHT = range(1, len(TURN_FAULTS))
 class Segments:
     """A batch cut into segments: a plain document is one, a conversation has one for each turn.
 
-    `offsets` (int64, shape (documents + 1,)) are each document's segments; `pieces` their texts, `markers` (int32) their
-    role ids or -1 for a plain text, `weights` (int16) their loss; `plain` (bool, shape (documents,)) tells the plain ones.
+    `offsets` (int64, shape (documents + 1,)) are each document's segments; `pieces` their texts, `markers` (int32)
+    their role ids or -1 for a plain text, `weights` (int16) their loss; `plain` (bool, shape (documents,)) tells the
+    plain documents.
     """
 
     pieces: pa.LargeStringArray
@@ -75,7 +76,7 @@ def _turn_columns(items: pa.StructArray) -> tuple[np.ndarray, np.ndarray, np.nda
     if items.null_count:
         known = pc.if_else(items.is_valid(), known, pa.scalar(None, pa.int32()))
     columns = (known, start, end, weight)
-    return tuple(column.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False) for column in columns)  # type: ignore[return-value]
+    return tuple(column.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False) for column in columns)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -150,7 +151,9 @@ def _copy_spans(data, firsts, offsets, gathered):  # type: ignore[no-untyped-def
         gathered[offsets[span] : offsets[span + 1]] = data[firsts[span] : firsts[span] + size]
 
 
-def lay_out(encoding: Encoding, segments: Segments, pieces: pa.LargeListArray) -> tuple[pa.LargeListArray, pa.ListArray]:
+def lay_out(
+    encoding: Encoding, segments: Segments, pieces: pa.LargeListArray
+) -> tuple[pa.LargeListArray, pa.ListArray]:
     """Return every document's ids, markers and end-of-text included, and its loss (type `LOSS`).
 
     `pieces` are the ids of `segments.pieces`. `ValueError` when a document has 2**31 tokens or more.

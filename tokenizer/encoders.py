@@ -20,6 +20,7 @@ from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
+import tiktoken
 
 from tokenizer.columns import running_total
 from tokenizer.differences import differing
@@ -70,8 +71,8 @@ class TiktokenEncoder:
         return _ordinary(build(self._encoding), text)
 
 
-def _ordinary(library: object, text: str) -> np.ndarray:
-    return library.encode_to_numpy(text, disallowed_special=())  # type: ignore[attr-defined]
+def _ordinary(library: tiktoken.Encoding, text: str) -> np.ndarray:
+    return library.encode_to_numpy(text, disallowed_special=())
 
 
 def cut_blanks(text: str, longest: int, joins_trailing: bool) -> Iterator[tuple[str, bool]]:

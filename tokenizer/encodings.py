@@ -152,7 +152,7 @@ def vocabulary_bytes(encoding: Encoding) -> bytes:
 
 
 def read_vocabulary(file: Path, sha256: str) -> bytes:
-    """Decompress a gzip file of at most `MAX_VOCABULARY_BYTES` and check its hash; `TokenizerMismatch` if it differs."""
+    """Decompress a gzip file, up to `MAX_VOCABULARY_BYTES`, and check its hash; `TokenizerMismatch` if it differs."""
     hint = "hint: reinstall the package bpe-openai"
     try:
         decompressor = zlib.decompressobj(wbits=31)

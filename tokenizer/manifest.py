@@ -101,15 +101,15 @@ class ShardEntry:
     @classmethod
     def of(cls, name: str, summary: ShardSummary, text_bytes: int) -> ShardEntry:
         """Make the entry of a shard from what its writer returned."""
-        ends = [end.hex() if end is not None else None for end in (summary.first_doc_id, summary.last_doc_id)]
+        first, last = (end.hex() if end is not None else None for end in (summary.first_doc_id, summary.last_doc_id))
         files = ShardFiles(summary.bin, summary.idx, summary.docs)
         counts = (summary.documents, summary.tokens, summary.loss_tokens, text_bytes)
-        return cls(name, *counts, *ends, files)
+        return cls(name, *counts, first, last, files)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Manifest:
-    """See the module docstring. `partition` maps partition columns to values; `recipe` is a fingerprint in hexadecimal."""
+    """See the module docstring. `partition` maps partition columns to values; `recipe` is a fingerprint in hex."""
 
     source: str
     partition: dict[str, str | None]
@@ -132,9 +132,7 @@ class Manifest:
         shards: Sequence[ShardEntry],
     ) -> Manifest:
         """Make a manifest of these shards, in their order, and sum them up; `ManifestError` if it would not load."""
-        manifest = cls(
-            source, partition, Tokenizer.of(encoding), _sum(shards), ledger, recipe, tuple(shards)
-        )
+        manifest = cls(source, partition, Tokenizer.of(encoding), _sum(shards), ledger, recipe, tuple(shards))
         _check(manifest, f"manifest of {source}")
         return manifest
 
@@ -149,7 +147,8 @@ class Manifest:
             if found != expected:
                 _refuse(str(path), key, found, repr(expected), "name a manifest that this program made")
         content_hash = data.pop("content_hash", None)
-        manifest = dataclasses.replace(_parse(cls, data, str(path), ""), path=path)
+        parsed: Manifest = _parse(cls, data, str(path), "")
+        manifest = dataclasses.replace(parsed, path=path)
         _check(manifest, str(path))
         if content_hash != manifest.content_hash:
             _refuse(str(path), "content_hash", content_hash, manifest.content_hash, "the file was altered")
@@ -175,7 +174,7 @@ class Manifest:
         return json.dumps(data, sort_keys=True, indent=2) + "\n"
 
     def open_shard(self, index: int) -> Shard:
-        """Open a shard of a loaded manifest; `ManifestError` unless its files have the sizes and counts that it names."""
+        """Open a shard of a loaded manifest; `ManifestError` unless its counts are those that the manifest names."""
         entry = self.shards[index]
         shard = Shard.open(self._folder() / entry.name, self.encoding)
         found = (len(shard), int(shard.offsets[-1]))
@@ -205,16 +204,18 @@ def _sum(shards: Sequence[ShardEntry]) -> Totals:
 def _read_json(path: Path) -> Any:
     """Read a JSON file without floats and without repeated keys."""
     try:
-        if path.stat().st_size > MAX_MANIFEST_BYTES:
-            raise ManifestError(f"{path}: larger than {MAX_MANIFEST_BYTES} bytes, no manifest")
-        hooks = {"parse_float": _no_float, "parse_constant": _no_float, "object_pairs_hook": _distinct}
-        return json.loads(path.read_bytes(), **hooks)
+        with path.open("rb") as file:
+            content = file.read(MAX_MANIFEST_BYTES + 1)
     except OSError as error:
         raise ManifestError(f"{path}: cannot be read ({error.strerror})") from error
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ManifestError(f"{path}: is not JSON ({error})") from error
+    if len(content) > MAX_MANIFEST_BYTES:
+        raise ManifestError(f"{path}: larger than {MAX_MANIFEST_BYTES} bytes, no manifest")
+    try:
+        return json.loads(content, parse_float=_no_float, parse_constant=_no_float, object_pairs_hook=_distinct)
     except _Unfit as error:
         raise ManifestError(f"{path}: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ManifestError(f"{path}: is not JSON ({error})") from error
 
 
 class _Unfit(Exception):

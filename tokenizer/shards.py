@@ -1,10 +1,10 @@
-"""A token shard: three files that hold the same documents in the same order, and nothing that depends on batches.
+r"""A token shard: three files that hold the same documents in the same order, and nothing that depends on batches.
 
 - `NAME.bin`: the token ids, int32 little endian, document after document.
 - `NAME.idx`: Megatron-Core's index of them, every document being one sequence and one document of Megatron's:
-  `MMIDIDX\\0\\0`, uint64 version 1, uint8 dtype code 4 (int32), uint64 sequences, uint64 document bounds (sequences + 1),
-  then the sequences' lengths (int32), their byte positions in `.bin` (int64) and the document bounds (int64), all little
-  endian (layout read from megatron-core 0.16.1, megatron/core/datasets/indexed_dataset.py).
+  `MMIDIDX\0\0`, uint64 version 1, uint8 dtype code 4 (int32), uint64 sequences, uint64 document bounds
+  (sequences + 1), then the sequences' lengths (int32), their byte positions in `.bin` (int64) and the document bounds
+  (int64), all little endian (layout read from megatron-core 0.16.1, megatron/core/datasets/indexed_dataset.py).
 - `NAME.docs.parquet`: one row per document (`DOCS`), zstd, in row groups of `ROW_GROUP_ROWS`.
 
 Rules that the writer enforces and `Shard.verify` checks again: doc_ids strictly ascend; every document ends with
@@ -196,9 +196,9 @@ def _first_fault(ids, offsets, kinds, trained, span_offsets, starts, ends, weigh
             return row, fault, 0
         if trained[row]:
             total += last - first
-        previous_end, previous_weight = np.int64(0), np.int64(0)
+        previous_end, previous_weight = 0, 0
         for span in range(span_offsets[row], span_offsets[row + 1]):
-            start, end, weight = np.int64(starts[span]), np.int64(ends[span]), np.int64(weights[span])
+            start, end, weight = int(starts[span]), int(ends[span]), int(weights[span])
             if start < previous_end or end <= start or end > last - first:
                 return row, _SPAN, 0
             if weight < 1 or weight > FULL_WEIGHT:
@@ -249,12 +249,12 @@ class ShardWriter:
         )
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Add the documents of a batch, which has (at least) the columns of `GIVEN`; `ShardError` if they may not be."""
+        """Add the documents of a batch with (at least) the columns of `GIVEN`; `ShardError` if a rule is broken."""
         columns = _given_columns(batch)
         offsets, items = lists(columns["ids"])
         ids = items.to_numpy()
         self._checker.check(columns["doc_id"], ids, offsets, columns["loss"])
-        self._bin.write(memoryview(np.ascontiguousarray(ids, "<i4")).cast("B") if len(ids) else b"")
+        self._bin.write(np.ascontiguousarray(ids, "<i4").view(np.uint8).data)
         lengths = np.diff(offsets)
         self._lengths.append(lengths.astype("<i4"))
         columns["tokens"] = pa.array(lengths)
@@ -289,7 +289,7 @@ def _summary(checker: _Checker, bin: FileSummary, idx: FileSummary, docs: FileSu
 
 
 def _given_columns(batch: pa.RecordBatch) -> dict[str, pa.Array]:
-    """Return the batch's columns by name; `ShardError` for one that is absent, of another type, or null where none may be."""
+    """Return the batch's columns by name; `ShardError` for an absent one, another type, or nulls where none may be."""
     columns: dict[str, pa.Array] = {}
     for field in GIVEN:
         if field.name not in batch.schema.names:

@@ -8,13 +8,13 @@ One pool serves all stages of a run, so that workers import and compile once.
 from __future__ import annotations
 
 import dataclasses
-import logging
 import multiprocessing
 import os
 import signal
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -35,7 +35,7 @@ from pipelines.engines.mapping import map_split
 from pipelines.errors import HeadraceError, WorkerDied
 from pipelines.sources.source import BatchLimits, Split
 from pipelines.stage import GroupStage, MapStage
-from pipelines.storage import Storage
+from pipelines.storage import Storage, explain_os_error
 
 Work = Callable[[], Commit]
 
@@ -204,39 +204,47 @@ def _holding(files: tuple, number: int) -> tuple:
 
 
 class _Rank:
-    """A datatrove pipeline step that does one work and keeps its commit."""
+    """A datatrove pipeline step that does one work and keeps its commit, or what went wrong.
+
+    It raises nothing: datatrove would print an error with all variables, and a panic of a native library is no
+    `Exception`, so it would pass by its handling.
+    """
 
     def __init__(self, work: Work) -> None:
         self._work = work
         self.commit: Commit | None = None
+        self.error: HeadraceError | None = None
 
     def __call__(self, data: object, rank: int, world_size: int) -> None:
-        self.commit = self._work()
+        try:
+            self.commit = self._work()
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            self.error = _explained(error, self._work)
+
+
+def _explained(error: BaseException, work: Work) -> HeadraceError:
+    """Return an error that names the split and can be pickled (one that cannot would break the pool)."""
+    if isinstance(error, HeadraceError):
+        return type(error)(f"{work}: {error}")
+    if isinstance(error, OSError) and error.errno is not None:
+        return explain_os_error(error, str(work))
+    where = "".join(traceback.format_exception(error, limit=-3))
+    return HeadraceError(f"{work}: {type(error).__name__}: {error}\n{where}")
 
 
 def _run_rank(work: Work, rank: int, world_size: int, logs: str) -> Commit:
-    """Run one work as one rank of a datatrove executor.
-
-    Whatever goes wrong comes back as a `HeadraceError` that names the split: a panic of a native library is no
-    `Exception`, and an error that cannot be pickled would break the pool.
-    """
+    """Run one work as one rank of a datatrove executor and return its commit; raises `HeadraceError` naming the split."""
     from datatrove.executor.local import LocalPipelineExecutor
     from loguru import logger
 
     logger.remove()
-    logging.getLogger("fsspec").setLevel(logging.WARNING)
     step = _Rank(work)
-    try:
-        executor = LocalPipelineExecutor([step], tasks=world_size, logging_dir=logs, skip_completed=False)
-        executor._run_for_rank(rank, local_rank=1)  # ranks other than 0 keep their logs to their file
-    except HeadraceError as error:
-        raise type(error)(f"{work}: {error}") from None
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise HeadraceError(f"{work}: {error}") from error
-        raise HeadraceError(f"{work}: {type(error).__name__}: {error}") from error
+    executor = LocalPipelineExecutor([step], tasks=world_size, logging_dir=logs, skip_completed=False)
+    executor._run_for_rank(rank, local_rank=1)  # ranks other than 0 keep their logs to their file
+    if step.error is not None:
+        raise step.error
     assert step.commit is not None
     return step.commit
 

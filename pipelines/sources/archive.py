@@ -21,7 +21,14 @@ from typing import BinaryIO
 
 from pipelines.sources.container import FIRST_STEP, Container, Member, Piece, Plain, RawFile
 from pipelines.sources.inflate import CHECKSUM
-from pipelines.sources.record_header import MAX_HEADER, RecordHeader, find_record, parse_header, starts_record
+from pipelines.sources.record_header import (
+    MAX_HEADER,
+    RecordHeader,
+    find_record,
+    may_start_record,
+    parse_header,
+    starts_record,
+)
 
 _USUAL_HEADER = 4 << 10
 _WINDOW = 1 << 20
@@ -138,13 +145,14 @@ class _Stream:
         """Return where the first record header in [start, stop) begins, or None."""
         if not self._pieces[0].compressed:
             base = self._pieces[0].offset
-            found = self._container.find(base + start) - base
-            return found if found < min(stop, self.size) else None
+            stop = min(stop, self.size)
+            found = self._container.find(base + start, base + stop) - base
+            return found if found < stop else None
         position, step, stop = start, FIRST_STEP, min(stop, self.size)
         while position < stop and not self._container.exhausted:
-            self._container.spend(step)
             lead = min(position, 1)
             at = find_record(self.read(position - lead, lead + step + MAX_HEADER), lead)
+            self._container.spend(step if at is None else at)
             if at is not None and at < lead + step:
                 found = position - lead + at
                 return found if found < stop else None
@@ -162,17 +170,20 @@ class _Stream:
         piece = self._pieces[0]
         if not piece.compressed and self._container.is_member(piece.offset + place):
             return True
-        return starts_record(self.read(place, _USUAL_HEADER)) or starts_record(self.read(place, MAX_HEADER))
+        rest = self.read(place, MAX_HEADER)
+        return starts_record(rest) or (piece.compressed and may_start_record(rest))
 
     def locate(self, start: int, stop: int) -> tuple[Origin, int, tuple[str, ...]]:
         """Return origin, bytes on disk and damage of the decoded bytes [start, stop)."""
         first = self._pieces[0]
         if not first.compressed:
             return Origin(first.offset + start, stop - start, 0), stop - start, ()
-        disk, touched, inner = 0, [], 0
+        disk, inner = 0, 0
+        touched: list[tuple[Piece, int]] = []
         for piece, end in zip(self._pieces, self._ends, strict=True):
             begin = end - piece.size
-            if end <= start or begin >= stop > begin - piece.size and piece.size:
+            # An empty member belongs to the record that reached over it.
+            if end <= start or begin > stop or (begin == stop and piece.size):
                 continue
             if not touched:
                 inner = start - begin
@@ -242,7 +253,7 @@ class _Reader:
         header = parse_header(stream.read(start, _USUAL_HEADER))
         if header is None or header.damage:  # an ARC line may be longer as well
             header = parse_header(stream.read(start, MAX_HEADER))
-        while header is not None and header.damage == "header_cut" and stream.extend():
+        while _wants_more(stream, start, header) and stream.extend():
             header = parse_header(stream.read(start, MAX_HEADER))
         return header
 
@@ -273,6 +284,13 @@ class _Reader:
                 stop = stream.size if cut is None else cut
                 return stop - body, stop, ("body_cut",)
         return header.block_length, stop + _separator(stream, stop), ()
+
+
+def _wants_more(stream: _Stream, start: int, header: RecordHeader | None) -> bool:
+    """Whether a header at `start` may go on behind the end of its stream."""
+    if header is None:
+        return may_start_record(stream.read(start, MAX_HEADER))
+    return header.damage == "header_cut"
 
 
 def _padding_end(stream: _Stream, start: int) -> int:

@@ -11,13 +11,14 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, ClassVar
 
 import pyarrow as pa
 import xxhash
 
-from pipelines.errors import HeadraceError
+from pipelines.errors import HeadraceError, RecipeError
 from pipelines.sources.archive import Gap, Origin, Record, read_archive, read_origin
 from pipelines.sources.http_message import (
     Body,
@@ -69,7 +70,9 @@ class CommonCrawl:
             pa.field("media_type", pa.string()),  # of the payload, lower case, without parameters
             pa.field("charset", pa.string()),  # as the HTTP header declares it, lower case
             pa.field("damage", pa.string()),  # what is wrong with a row that was kept, comma separated; null = nothing
-            pa.field("decoding_errors", pa.int32()),  # U+FFFD that stand for bytes that are no UTF-8; null = no text yet
+            pa.field(
+                "decoding_errors", pa.int32()
+            ),  # U+FFFD that stand for bytes that are no UTF-8; null = no text yet
             pa.field("origin_inner", pa.int64(), nullable=False),  # see pipelines/sources/archive.py
         ]
     )
@@ -83,27 +86,29 @@ class CommonCrawl:
     limit: int | None = None
 
     def __post_init__(self) -> None:
-        """Check the fields. Raises `ValueError`."""
+        """Check the fields. Raises `RecipeError`."""
         if not self.include:
-            raise ValueError(f"source {self.name}: include is empty\nhint: name files, for example **/*.warc.gz")
+            raise RecipeError(f"source {self.name}: include is empty\nhint: name files, for example **/*.warc.gz")
         if not 0 < self.max_record_bytes <= 1 << 30:
-            raise ValueError(
+            raise RecipeError(
                 f"source {self.name}: max_record_bytes is {self.max_record_bytes}\nhint: 1 to {1 << 30}, usual 16777216"
             )
         if self.limit is not None and self.limit < 1:
-            raise ValueError(f"source {self.name}: limit is {self.limit}\nhint: at least 1, or leave it out")
+            raise RecipeError(f"source {self.name}: limit is {self.limit}\nhint: at least 1, or leave it out")
 
     def splits(self, storage: Storage) -> list[Split]:
         """Return one split for each file, ordered by path."""
         return [Split(self.name, (file,)) for file in select_files(storage.list(), self.include, self.exclude)]
 
-    def read(self, split: Split, storage: Storage, limits: BatchLimits, account: RawAccount) -> Iterator[pa.RecordBatch]:
+    def read(
+        self, split: Split, storage: Storage, limits: BatchLimits, account: RawAccount
+    ) -> Iterator[pa.RecordBatch]:
         """Yield the rows of an archive; never raises for what is in it. `account` is right at the end only."""
         (stored,) = split.files
         account.size += stored.size
         builder = BatchBuilder(self.adds, limits, account)
         left = stored.size
-        with storage.open(stored.path) as file, _named(stored.path):
+        with storage.open(stored.path) as file, _naming(stored.path):
             for event in read_archive(file, stored.size, self.max_record_bytes):
                 if self.limit is not None and account.seen >= self.limit:
                     break
@@ -121,7 +126,7 @@ class CommonCrawl:
 
         Raises `ValueError` if there is none.
         """
-        with storage.open(path) as file, _named(path):
+        with storage.open(path) as file, _naming(path):
             event = read_origin(file, Origin(offset, length, inner), self.max_record_bytes)
         row = self._row(path, event)
         if row is None:
@@ -321,15 +326,10 @@ def _bare(value: str) -> str:
     return value.strip().removeprefix("<").removesuffix(">").strip()
 
 
-class _named:
-    """Adds the path to an error about a file that changed under the reader."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        """Enter."""
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, HeadraceError):
-            raise HeadraceError(f"{self._path}: {error}") from error
+@contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Add the path to an error about a file that changed under the reader."""
+    try:
+        yield
+    except HeadraceError as error:
+        raise HeadraceError(f"{path}: {error}") from error

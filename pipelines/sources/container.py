@@ -15,14 +15,20 @@ import re
 from typing import BinaryIO, Protocol
 
 from pipelines.errors import HeadraceError
-from pipelines.sources.inflate import BOMB, CORRUPT, CUT, Chunks, End, arrow_chunks, gunzip, gzip_header_size
+from pipelines.sources.inflate import CHECKSUM, CUT, Chunks, End, arrow_chunks, gunzip, gzip_header_size
 from pipelines.sources.record_header import MAX_HEADER, find_record, starts_record
 
 _WINDOW = 1 << 20
 FIRST_STEP = 16 << 10
 """Bytes of the first step of a search, which then grows: the next record is near, or far."""
 _PROBE_INPUT, _PROBE_OUTPUT, _PROBE_COST = 64 << 10, 64 << 10, 16 << 10
-_GZIP, _ZSTD, _LZ4, _SKIPPABLE = rb"\x1f\x8b\x08", rb"\x28\xb5\x2f\xfd", rb"\x04\x22\x4d\x18", rb"[\x50-\x5f]\x2a\x4d\x18"
+_STEP_COST = 1 << 10
+_GZIP, _ZSTD, _LZ4, _SKIPPABLE = (
+    rb"\x1f\x8b\x08",
+    rb"\x28\xb5\x2f\xfd",
+    rb"\x04\x22\x4d\x18",
+    rb"[\x50-\x5f]\x2a\x4d\x18",
+)
 _MAGIC = re.compile(b"|".join((_GZIP, _ZSTD, _LZ4, _SKIPPABLE)), re.DOTALL)
 _EFFORT_FLOOR, _EFFORT_RATIO = 64 << 20, 16
 
@@ -58,11 +64,30 @@ class RawFile:
 class Piece(Protocol):
     """A part of the file that decodes as one stream: `length` bytes at `offset` on disk, `size` bytes decoded."""
 
-    offset: int
-    length: int
-    size: int
-    damage: str | None
-    compressed: bool
+    @property
+    def offset(self) -> int:
+        """Where it begins on disk."""
+        ...
+
+    @property
+    def length(self) -> int:
+        """Bytes on disk."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Bytes it decodes to."""
+        ...
+
+    @property
+    def damage(self) -> str | None:
+        """Its damage (see `inflate`)."""
+        ...
+
+    @property
+    def compressed(self) -> bool:
+        """Whether it is a member, and not plain bytes."""
+        ...
 
     def read(self, position: int, num_bytes: int) -> bytes:
         """Return decoded bytes, fewer only at the end of the piece."""
@@ -83,7 +108,10 @@ class Plain:
         """Bytes on disk."""
         return self.raw.size - self.offset
 
-    size = length
+    @property
+    def size(self) -> int:
+        """Bytes it decodes to: as many."""
+        return self.raw.size - self.offset
 
     def read(self, position: int, num_bytes: int) -> bytes:
         """Return bytes of the file."""
@@ -149,7 +177,7 @@ class Container:
 
     def spend(self, num_bytes: int) -> None:
         """Count work that only damage causes."""
-        self._effort -= num_bytes
+        self._effort -= num_bytes + _STEP_COST
 
     @property
     def exhausted(self) -> bool:
@@ -166,27 +194,28 @@ class Container:
             self._latest = (offset, self._open(offset) if self.is_member(offset) else None)
         return self._latest[1]
 
-    def find(self, start: int) -> int:
-        """Return the first offset from `start` on where a member begins or a record header stands, else the end."""
-        position, step = self.raw.size if self._whole else start, FIRST_STEP
-        while position < self.raw.size and not self.exhausted:
-            found = self._find_in_window(position, step)
+    def find(self, start: int, stop: int) -> int:
+        """Return the first offset in [start, stop) where a member begins or a record header stands, else `stop`."""
+        position, step = stop if self._whole else start, FIRST_STEP
+        while position < stop and not self.exhausted:
+            found = self._find_in_window(position, min(step, stop - position))
             if found is not None:
                 return found
             position += step
             step = min(4 * step, _WINDOW)
-        return self.raw.size
+        return stop
 
     def _find_in_window(self, position: int, step: int) -> int | None:
         # Windows overlap by a header, and by the byte before (a line begins behind a newline); each looks at the
         # beginnings in its own part.
-        self.spend(step)
         lead = min(position, 1)
         base, window = position - lead, self.raw.read_at(position - lead, lead + step + MAX_HEADER)
         record, stop = find_record(window, lead), min(len(window), lead + step)
         if record is not None and record >= stop:
             record = None
-        for match in _MAGIC.finditer(window, lead, (stop if record is None else record) + 3):
+        stop = stop if record is None else record
+        self.spend(stop - lead)
+        for match in _MAGIC.finditer(window, lead, stop + 3):
             if match.start() < stop and self._is_plausible(base + match.start()):
                 return base + match.start()
         return None if record is None else base + record
@@ -217,10 +246,11 @@ class Container:
 
     def _open(self, offset: int) -> Member | None:
         member = self._measure(offset, self.raw.size)
-        if member.damage in (CUT, CORRUPT, BOMB):
+        end = offset + member.length
+        if member.damage is not None:
             self.spend(member.size + member.length)
-            stop = self.find(offset + 1)
-            if stop <= offset + member.length and stop < self.raw.size:
+            stop = self.find(offset + 1, end if member.damage == CHECKSUM else self.raw.size)
+            if stop <= end and stop < self.raw.size and (stop < end or member.damage != CHECKSUM):
                 # The next member begins where this one still decoded: it was cut off there.
                 member = self._measure(offset, stop)
             member.length = stop - offset

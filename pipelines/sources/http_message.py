@@ -102,9 +102,7 @@ def _parse_headers(head: bytes) -> tuple[tuple[str, str], ...]:
 def decode_body(message: Message, limit: int) -> Body:
     """Undo transfer coding, then content codings, the outermost first; at most `limit` bytes."""
     transfer = message.tokens("transfer-encoding")
-    data, damage = message.body, ()
-    if "chunked" in transfer:
-        data, damage = dechunk(data)
+    data, damage = dechunk(message.body) if "chunked" in transfer else (message.body, ())
     codings = message.tokens("content-encoding") + [coding for coding in transfer if coding != "chunked"]
     body = Body(data, damage)
     for coding in codings[: -MAX_CODINGS - 1 : -1]:
@@ -124,7 +122,8 @@ def dechunk(data: bytes) -> tuple[bytes, tuple[str, ...]]:
 
     Data that do not begin with a chunk are whole: archives often store them so and keep the header.
     """
-    parts, position = [], 0
+    parts: list[bytes] = []
+    position = 0
     while chunk := _CHUNK.match(data, position):
         size, start = int(chunk[1], 16), chunk.end()
         if size == 0:
@@ -232,7 +231,9 @@ def media_type(declared: str, data: bytes) -> str:
     start = _MARKUP_SPACE.match(data, 0, 8192)
     position = start.end() if start else 0
     if declared == "text/plain":
-        return "text/html" if re.match(rb"<(?:!doctype\s+html|html)\b", data[position : position + 64], re.I) else declared
+        return (
+            "text/html" if re.match(rb"<(?:!doctype\s+html|html)\b", data[position : position + 64], re.I) else declared
+        )
     if _HTML_START.match(data, position):
         return "text/html"
     if data.startswith(b"<?xml", position):

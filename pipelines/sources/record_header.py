@@ -14,17 +14,11 @@ MAX_HEADER = 64 << 10
 
 _WARC_VERSION = re.compile(rb"WARC/\d{1,2}\.\d{1,3}[ \t]*\r?\n", re.IGNORECASE)
 _HEADER_END = re.compile(rb"\r?\n\r?\n")
-_ARC_PATTERN = (
-    rb"([A-Za-z][A-Za-z0-9+.-]{1,19}:[^\n]{0,32768}?) "  # URL, possibly with spaces
-    rb"(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f:.]{2,45}|-) "  # IP address
-    rb"(\d{8,20}) "  # YYYYMMDDhhmmss, in damaged files longer
-    rb"([^\n]{0,8192}) "  # media type; ARC 2: also result, checksum, location, offset, file name
-    rb"(-?[0-9A-Za-z]{1,20})\r?\n"  # length of the block
-)
-_ARC_LINE = re.compile(_ARC_PATTERN)
-_RECORD_START = re.compile(
-    rb"WARC/\d{1,2}\.\d{1,3}[ \t]*\r?\n[A-Za-z][A-Za-z0-9-]{0,63}[ \t]*:|(?<=\n)" + _ARC_PATTERN, re.IGNORECASE
-)
+_WARC_START = re.compile(rb"WARC/\d{1,2}\.\d{1,3}[ \t]*\r?\n[A-Za-z][A-Za-z0-9-]{0,63}[ \t]*:", re.IGNORECASE)
+_ARC_SCHEME = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]{1,19}:")
+_ARC_MIDDLE = re.compile(rb" (?:\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f:.]{2,45}|-) (\d{8,20}) ")
+"""IP address and date of an ARC line; before them stands the URL, possibly with spaces."""
+_ARC_LENGTH = re.compile(rb"-?[0-9A-Za-z]{1,20}")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -45,7 +39,14 @@ class RecordHeader:
 
 def starts_record(data: bytes) -> bool:
     """Whether `data` begins with the header of a record."""
-    return _WARC_VERSION.match(data) is not None or _ARC_LINE.match(data) is not None
+    return _WARC_VERSION.match(data) is not None or _parse_arc(data) is not None
+
+
+def may_start_record(data: bytes) -> bool:
+    """Whether `data`, all that is left of a stream, could be the beginning of the first line of a header."""
+    if b"\n" in data or len(data) >= MAX_HEADER:
+        return False
+    return data[:5].upper() == b"WARC/"[: len(data)] or _ARC_SCHEME.match(data) is not None
 
 
 def find_record(data: bytes, start: int) -> int | None:
@@ -53,8 +54,22 @@ def find_record(data: bytes, start: int) -> int | None:
 
     A version line must be followed by a field, an ARC line must stand at the beginning of a line.
     """
-    match = _RECORD_START.search(data, start)
-    return match.start() if match else None
+    match = _WARC_START.search(data, start)
+    stop = match.start() if match else len(data)
+    arc = _find_arc(data, start, stop)
+    return arc if arc is not None else stop if match else None
+
+
+def _find_arc(data: bytes, start: int, stop: int) -> int | None:
+    """Return the first beginning of an ARC line in [start, stop), looking at every line of it once."""
+    match = _ARC_MIDDLE.search(data, start, stop)
+    while match is not None:
+        begin = data.rfind(b"\n", start - 1 if start else 0, match.start()) + 1
+        if begin >= max(start, 1) and _parse_arc(data, begin) is not None:
+            return begin
+        newline = data.find(b"\n", match.end())
+        match = _ARC_MIDDLE.search(data, newline, stop) if newline >= 0 else None
+    return None
 
 
 def parse_header(data: bytes) -> RecordHeader | None:
@@ -65,8 +80,7 @@ def parse_header(data: bytes) -> RecordHeader | None:
     version = _WARC_VERSION.match(data)
     if version is not None:
         return _parse_warc(data, version.end())
-    line = _ARC_LINE.match(data)
-    return _parse_arc(line) if line is not None else None
+    return _parse_arc(data)
 
 
 def _parse_warc(data: bytes, start: int) -> RecordHeader:
@@ -75,7 +89,7 @@ def _parse_warc(data: bytes, start: int) -> RecordHeader:
     stop, size, damage = (end.start(), end.end(), None) if end else (len(data), len(data), "header_cut")
     if damage and size >= MAX_HEADER:
         damage = "header_too_long"
-    other = _RECORD_START.search(data, start, size) if data.find(b"WARC/", start, size) > 0 else None
+    other = _WARC_START.search(data, start, size) if data.find(b"WARC/", start, size) > 0 else None
     if other is not None:  # cut in its header, the next record follows
         stop, size, damage = other.start(), other.start(), "header_cut"
     fields = _parse_fields(data[start:stop])
@@ -100,12 +114,26 @@ def _parse_fields(lines: bytes) -> dict[str, str]:
     return fields
 
 
-def _parse_arc(line: re.Match[bytes]) -> RecordHeader:
-    uri, date, middle, length = (decode_header(part) for part in line.groups())
-    fields = {"warc-target-uri": uri, "warc-date": date, "content-type": middle.split(" ")[0]}
+def _parse_arc(data: bytes, start: int = 0) -> RecordHeader | None:
+    """Parse the ARC line at `start`: URL, IP address, date, media type, (ARC 2: four to six more), length."""
+    if _ARC_SCHEME.match(data, start) is None:
+        return None
+    newline = data.find(b"\n", start, start + MAX_HEADER)
+    middle = _ARC_MIDDLE.search(data, start, newline) if newline >= 0 else None
+    if middle is None:
+        return None
+    rest, _, length = data[middle.end() : newline].rstrip(b"\r").rpartition(b" ")
+    if not _ARC_LENGTH.fullmatch(length):
+        return None
+    uri, date, kind = (decode_header(part) for part in (data[start : middle.start()], middle[1], rest.split(b" ")[0]))
+    fields = {"warc-target-uri": uri, "warc-date": date, "content-type": kind}
+    block_length = _natural(length.decode("ascii"))
+    return RecordHeader(_arc_type(uri), fields, newline + 1 - start, block_length)
+
+
+def _arc_type(uri: str) -> str:
     scheme = uri.partition(":")[0].lower()
-    kind = {"filedesc": "filedesc", "dns": "dns", "http": "response", "https": "response"}.get(scheme, "resource")
-    return RecordHeader(kind, fields, line.end(), _natural(length))
+    return {"filedesc": "filedesc", "dns": "dns", "http": "response", "https": "response"}.get(scheme, "resource")
 
 
 def _natural(value: str | None) -> int | None:

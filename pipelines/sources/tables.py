@@ -824,7 +824,7 @@ def _open_parquet(stream: BinaryIO, names: set[str]) -> pq.ParquetFile:
 
 
 def _check_indices(column: pa.Array) -> None:
-    """Raise `ArrowInvalid` for indices outside the dictionary: a damaged page holds such, and the reader lets them pass."""
+    """Raise `ArrowInvalid` for indices outside the dictionary: damaged pages hold such, and pyarrow lets them pass."""
     if not pa.types.is_dictionary(column.type) or not len(column) or column.null_count == len(column):
         return
     least, largest = (value.as_py() for value in pc.min_max(column.indices).values())

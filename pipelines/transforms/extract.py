@@ -1,14 +1,15 @@
 """Raw payloads to text: the charset is found, HTML is cut down to its main content by a library, the rest is decoded.
 
-Charset, first that is known: byte order mark, HTTP header, `<meta>` or XML declaration within the first 1024 bytes, valid
-UTF-8, detection (uchardet). Labels mean what the WHATWG Encoding Standard says (ISO-8859-1 is windows-1252), and a wrong
-label is followed as a browser would. Bytes that do not decode become U+FFFD, which `replacement_chars` counts (with those
-that the page brought). The text is always valid UTF-8. U+0000 is removed: it means nothing in a text, and databases and C
-strings choke on it.
+Charset, first that is known: byte order mark, HTTP header, `<meta>` or XML declaration within the first 1024 bytes,
+valid UTF-8, detection (uchardet), windows-1252. Labels mean what the WHATWG Encoding Standard says (ISO-8859-1 is
+windows-1252), and a wrong label is followed as a browser would. Bytes that do not decode become U+FFFD, which
+`replacement_chars` counts (with those that the page brought). The text is always valid UTF-8. U+0000 is removed: it means
+nothing in a text, and databases and C strings choke on it.
 
 Every page costs bounded work, by counts and not by clocks: bytes, and the elements, depth and attributes that
-`markup.measure_markup` finds before a parser sees them. The libraries keep no state between pages.
-Cost a CPU second: resiliparse about 900 pages (70 MB), trafilatura about 70 pages (5 MB).
+`markup.measure_markup` finds before a parser sees them. The worst page found within the default bounds takes
+resiliparse 3 and trafilatura 10 CPU seconds. The libraries keep no state between pages. Ordinary pages a CPU second:
+resiliparse about 800 (60 MB), trafilatura about 70 (5 MB).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import codecs
 import dataclasses
 import logging
 import re
+from collections.abc import Callable
 from functools import cache
 from typing import ClassVar, Literal
 
@@ -38,6 +40,9 @@ PRESCAN_BYTES = 1024
 """How far a charset declaration is looked for (HTML standard, section 13.2.3.2)."""
 
 DETECTION_BYTES = 128 << 10
+
+FALLBACK = "cp1252"
+"""Where detection finds nothing, or an encoding that the web does not have (DOS code pages): the standard's default."""
 
 BYTE_ORDER_MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 
@@ -67,7 +72,7 @@ class ExtractionError(ValueError):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Extract:
-    """Fills `text` from `content`, sets `content` to null, and adds `replacement_chars`. Rows with a text keep it as it is.
+    """Fills `text` from `content`, sets `content` to null, adds `replacement_chars`. Rows with a text keep it as it is.
 
     HTML gives its main content, any other media type that the source lets through its decoded characters.
 
@@ -82,13 +87,13 @@ class Extract:
 
     engine: Literal["resiliparse", "trafilatura"] = "resiliparse"
     max_bytes: int = 8 << 20
-    """Of the payload. The largest page of an ordinary crawl has about a tenth."""
-    max_nodes: int = 200_000
-    """Elements that a parser might build; the most seen in 1,217 pages was 46,000."""
+    """Of the payload."""
+    max_nodes: int = 100_000
+    """Elements that a parser might build; the most seen in 1,217 real pages is 46,000."""
     max_depth: int = 128
-    """Elements open at once; the most seen was 42, browsers stop at 512."""
+    """Elements open at once; the most seen is 42, browsers stop at 512."""
     max_attributes: int = 1_000
-    """Of one tag; the most seen was 43. Parsers look for duplicates in quadratic time."""
+    """Of one tag; the most seen is 43. Parsers look for duplicates in quadratic time."""
 
     def __post_init__(self) -> None:
         """Refuse bounds that let nothing through, and engines that are not there."""
@@ -114,11 +119,18 @@ class Extract:
         return batch.drop_columns(list(self.drops)).append_column(self.adds.field(0), replaced)
 
     def evidence(self, batch: pa.RecordBatch) -> list[list[Evidence]]:
-        """Return the sizes of every payload against the bounds, and the length of its text; `[]` for rows with a text."""
+        """Return the sizes of every payload against the bounds, and its text's length; `[]` for rows with a text."""
         evidence: list[list[Evidence]] = [[] for _ in range(batch.num_rows)]
         for row, kind, charset in _rows_without_text(batch):
             payload = _payload(batch, row)
-            rules = [("extract.too_large", f"{len(payload)} bytes", f"<= {self.max_bytes} bytes", len(payload) <= self.max_bytes)]
+            rules = [
+                (
+                    "extract.too_large",
+                    f"{len(payload)} bytes",
+                    f"<= {self.max_bytes} bytes",
+                    len(payload) <= self.max_bytes,
+                )
+            ]
             if kind in HTML_TYPES and len(payload) <= self.max_bytes:
                 rules += [("extract.too_complex", *measure) for measure in self._measures(decode(payload, charset))]
             text, verdict = self._extract(payload, kind, charset)
@@ -183,7 +195,7 @@ def _storable(text: str) -> str:
 
 
 def decode(payload: bytes, charset: str | None) -> str:
-    """Return the payload's characters, U+FFFD for what does not decode; `charset` is that of the HTTP header, if any."""
+    """Return the payload's characters, U+FFFD for what does not decode; `charset` is that of the HTTP header or None."""
     for mark, codec in BYTE_ORDER_MARKS:
         if payload.startswith(mark):
             return payload[len(mark) :].decode(codec, "replace")
@@ -193,7 +205,8 @@ def decode(payload: bytes, charset: str | None) -> str:
     try:
         return payload.decode("utf-8")
     except UnicodeDecodeError:
-        return payload.decode(_ascii_compatible(_codec(detect_encoding(payload, DETECTION_BYTES))), "replace")
+        detected = _codec(detect_encoding(payload, DETECTION_BYTES, html5_compatible=False))
+        return payload.decode(_ascii_compatible(detected or FALLBACK), "replace")
 
 
 def _codec(label: str | None) -> str | None:
@@ -206,12 +219,12 @@ def _declared_codec(payload: bytes) -> str | None:
     """Return the codec that the page itself declares, or None."""
     found = _DECLARATION.search(_COMMENT.sub(b"", payload[:PRESCAN_BYTES]))
     codec = _codec((found[1] or found[2]).decode("ascii", "replace")) if found else None
-    return codec and _ascii_compatible(codec)
+    return _ascii_compatible(codec) if codec else None
 
 
-def _ascii_compatible(codec: str | None) -> str:
+def _ascii_compatible(codec: str) -> str:
     """Return UTF-8 for UTF-16: what was just read, or detected without a byte order mark, as ASCII is not UTF-16."""
-    return "utf-8" if codec is None or codec.startswith("utf-16") else codec
+    return "utf-8" if codec.startswith("utf-16") else codec
 
 
 def _extract_resiliparse(page: str) -> str:
@@ -239,7 +252,7 @@ def _extract_trafilatura(page: str) -> str:
 
 
 @cache
-def _trafilatura():  # noqa: ANN202
+def _trafilatura() -> Callable[..., str | None]:
     """Import trafilatura when it is asked for (it costs 0.7 s), and keep its log out of the user's terminal."""
     from trafilatura import extract
 

@@ -105,6 +105,7 @@ def _measure(data: np.ndarray, names: np.ndarray, kinds: np.ndarray) -> tuple[in
         if what == OTHER:
             continue
         max_attributes = max(max_attributes, attributes)
+        nodes += (1 + num_formatting) if what == OPEN_TAG else 0
         place = np.searchsorted(names, name)
         kind = kinds[place] if place < len(names) and names[place] == name else IS_OTHER
         if kind == IS_FORMATTING or kind == IS_SINGLE_FORMATTING:
@@ -126,7 +127,6 @@ def _measure(data: np.ndarray, names: np.ndarray, kinds: np.ndarray) -> tuple[in
             for k in range(rest, size):
                 num_markup_only -= stack_kinds[k] == IS_MARKUP_ONLY
             size = rest
-        nodes += (1 + num_formatting) if what == OPEN_TAG else 0
         depth = max(depth, size + overflow + num_formatting)
 
 

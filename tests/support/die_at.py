@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--every", type=int, default=0)
     options = parser.parse_args()
+    runs.run_recipe(options.recipe, options.folder / "warm")  # loads kernels and vocabularies for all children
     reference, log = options.folder / "reference", options.folder / "reference.log"
     assert in_child(lambda: runs.run_recipe(options.recipe, FaultyStorage(reference, log=log))) == 0
     expected, operations = tree_hashes(reference), log.read_text().splitlines()

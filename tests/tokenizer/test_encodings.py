@@ -20,9 +20,7 @@ SHARED = Path(__file__).resolve().parents[2] / "../shared/data"
 
 
 @EVERY_ENCODING
-def test_pattern_specials_and_hash_are_the_published_ones(
-    encoding: Encoding, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pattern_specials_and_hash_are_the_published_ones(encoding: Encoding, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str | None] = []
 
     def ranks(url: str, expected_hash: str | None = None) -> dict[bytes, int]:

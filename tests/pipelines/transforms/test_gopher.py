@@ -221,7 +221,8 @@ def test_evidence_agrees_with_verdicts() -> None:
 
 
 TEXTS = st.lists(
-    st.text(st.sampled_from("the andof#.\u2026-*\u2022\n\r\u2028 \u00a0中あก\u0e49ée1\u0301\U0001f600,"), max_size=40), max_size=6
+    st.text(st.sampled_from("the andof#.\u2026-*\u2022\n\r\u2028 \u00a0中あก\u0e49ée1\u0301\U0001f600,"), max_size=40),
+    max_size=6,
 )
 
 
@@ -266,7 +267,13 @@ def test_invalid_utf8_is_not_read_past_its_row() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("min_words", -1), ("max_hashes", 0.1), ("min_alphabetic_words", 10_001), ("min_stop_words", 9), ("min_words", 100_001)],
+    [
+        ("min_words", -1),
+        ("max_hashes", 0.1),
+        ("min_alphabetic_words", 10_001),
+        ("min_stop_words", 9),
+        ("min_words", 100_001),
+    ],
 )
 def test_impossible_thresholds_are_refused(field: str, value: object) -> None:
     """The message names the field and the value."""
@@ -281,13 +288,21 @@ def test_is_a_transform() -> None:
 
 @pytest.mark.skipif(not C4.exists(), reason="needs ../shared/data")
 def test_agrees_with_datatrove_on_real_documents() -> None:
-    """datatrove's words are spaCy's and punctuation counts as words there, so a few borderline verdicts differ."""
+    """All rules but that for alphabetic words agree.
+
+    datatrove's words are spaCy's and every comma is one, so its 80% are about 70% here: it drops 9% of C4 by that rule.
+    """
     filters = pytest.importorskip("datatrove.pipeline.filters")
     data = pytest.importorskip("datatrove.data")
     texts = [json.loads(line)["text"] for line in C4.read_text().splitlines()[:1600:8]]
-    peer = filters.GopherQualityFilter()
-    theirs = [peer.filter(data.Document(text=text, id="")) for text in texts]
-    ours = [verdict is None for verdict in GopherQuality()(batch_of(*texts)).column("verdict").to_pylist()]
-    equal = sum((their is True) == our for their, our in zip(theirs, ours, strict=True))
-    print(f"\nGopher quality: {equal} of {len(texts)} verdicts equal datatrove's")
-    assert equal >= 0.97 * len(texts)
+    peers = (filters.GopherQualityFilter(), filters.GopherQualityFilter(max_non_alpha_words_ratio=None))
+    ours = (GopherQuality(), GopherQuality(min_alphabetic_words=0))
+    equal = [
+        sum((peer.filter(data.Document(text=text, id="")) is True) == (verdict is None) for text, verdict in zip(texts, verdicts))
+        for peer, verdicts in zip(peers, (our(batch_of(*texts)).column("verdict").to_pylist() for our in ours))
+    ]  # fmt: skip
+    print(
+        f"\nGopher quality: {equal[0]} of {len(texts)} verdicts equal datatrove's, {equal[1]} without the alphabetic rule"
+    )
+    assert equal[0] >= 0.88 * len(texts)
+    assert equal[1] >= 0.98 * len(texts)
