@@ -43,8 +43,10 @@ PACKAGES = (
 
 SKIPPED = frozenset(
     # They act when they are imported, show a window, belong to the tests, or are made anew for each machine.
-    ("antigravity", "this", "idlelib", "lib2to3", "test", "tkinter", "turtle", "turtledemo", "ensurepip", "venv")
-    + ("pydoc_data", "sitecustomize", "usercustomize", "site", "sysconfig", "distutils")
+    (
+        *("antigravity", "this", "idlelib", "lib2to3", "test", "tkinter", "turtle", "turtledemo", "ensurepip", "venv"),
+        *("pydoc_data", "sitecustomize", "usercustomize", "site", "sysconfig", "distutils"),
+    )
 )
 
 _MEMORY_ADDRESS = re.compile(r"(?: |&nbsp;)at(?: |&nbsp;)0x[0-9A-Fa-f]+")
@@ -56,7 +58,7 @@ ENVIRONMENT = {"HEADRACE_DEMO": "1", "PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8"}
 class Pages(pydoc.HTMLDoc):
     """pydoc's pages without what differs between two machines."""
 
-    def docother(self, object: object, name: str | None = None, mod: str | None = None, *ignored: object) -> str:  # noqa: A002
+    def docother(self, object: object, name: str | None = None, mod: str | None = None, *ignored: object) -> str:
         """Name a piece of data, but leave its value out: it may be the environment or a path."""
         return f"<strong>{self.escape(name or '')}</strong>"
 

@@ -85,14 +85,18 @@ class LocalStorage:
     root: Path
 
     def list(self, prefix: str = "") -> Iterator[StoredFile]:
-        """Yield the files below `prefix`; attempts are invisible, links to folders are not followed."""
-        base = self.root / prefix
+        """Yield the files below `prefix`; attempts are invisible.
+
+        Links to folders are not followed, and links to files only where those lie below the root too: what is outside
+        is none of the storage's, whoever put the link there.
+        """
+        base, root = self.root / prefix, self.root.resolve()
         for folder, folders, names in os.walk(base):
             if ATTEMPTS in folders:
                 folders.remove(ATTEMPTS)
             for name in names:
                 file = Path(folder, name)
-                if file.is_file():
+                if file.is_file() and _is_inside(file, root):
                     yield StoredFile(file.relative_to(self.root).as_posix(), file.stat().st_size)
 
     def open(self, path: str) -> BinaryIO:
@@ -183,8 +187,15 @@ def explain_os_error(error: OSError, path: str) -> OutputError:
         remedy = "free some space and run the same command again: it goes on from what is committed"
         return OutputError(f"{path}: no space left on the device\nhint: {remedy}")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return OutputError(f"{path}: cannot be written ({error.strerror})\nhint: choose another --output, or its rights")
+        return OutputError(
+            f"{path}: cannot be written ({error.strerror})\nhint: choose another --output, or its rights"
+        )
     return OutputError(f"{path}: {error.strerror or error}\nhint: check that the output folder is a writable folder")
+
+
+def _is_inside(file: Path, root: Path) -> bool:
+    """Whether a file found below the (resolved) root is no link that leads out of it."""
+    return not file.is_symlink() or file.resolve().is_relative_to(root)
 
 
 def _flush(path: Path) -> None:

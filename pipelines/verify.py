@@ -127,6 +127,9 @@ def _check_tokens(run: FinishedRun) -> Iterator[str]:
         for place in range(len(manifest.shards)):
             manifest.verify_shard(place)
             in_shards[manifest.source] |= set(manifest.open_shard(place).doc_ids().to_pylist())
+        ends = [end for shard in manifest.shards for end in (shard.first_doc_id, shard.last_doc_id) if end is not None]
+        if ends != sorted(ends):
+            raise VerifyError(f"{folder}: its manifest does not list the shards in canonical order")
         totals = manifest.totals
         yield f"tokens: {folder}: {totals.documents:,} documents, {totals.tokens:,} tokens in {totals.shards} shards"
     expected: dict[str, set[bytes]] = defaultdict(set)

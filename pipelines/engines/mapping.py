@@ -32,10 +32,11 @@ REJECTS_OUTPUT = TableOutput("rejects", REJECTS)
 
 
 class Parted(NamedTuple):
-    """The rows of a batch that go on, and those that stop."""
+    """The rows of a batch that go on, and those that stop (as rejects), with the mask that parted them."""
 
     kept: pa.RecordBatch
     rejected: pa.RecordBatch
+    stops: np.ndarray
 
 
 def map_split(
@@ -51,17 +52,33 @@ def map_split(
     with Writing(output, stage.folder, split.id, (*stage.outputs, REJECTS_OUTPUT)) as writing:
         for batch in _read(stage, split, limits, account):
             count_read(batch, chain.source.kind, ledger)
-            parted = part(batch, 0, "read", ledger)
-            writing.write("rejects", parted.rejected)
-            for step, transform in enumerate(transforms, start=1):
-                parted = apply(transform, parted.kept, step, ledger)
-                writing.write("rejects", parted.rejected)
-            count_written(parted.kept, len(transforms) + 1, ledger)
+            kept, rejected = apply_all(transforms, batch, ledger)
+            writing.write("rejects", rejected)
+            count_written(kept, len(transforms) + 1, ledger)
             for table in stage.outputs:
-                writing.write(table.table, conform(parted.kept, table.schema))
+                writing.write(table.table, conform(kept, table.schema))
         if chain.source.kind != COMMITTED:
             _count_raw(account, split.source, ledger)
         return writing.commit(split.id, str(split), ledger, len(transforms) + 1)
+
+
+def apply_all(
+    transforms: list[Transform], batch: pa.RecordBatch, ledger: SplitLedger
+) -> tuple[pa.RecordBatch, pa.RecordBatch]:
+    """Send a batch as it was read through the chain; returns the kept rows, and the rejects in the order of the records.
+
+    That order, and not the order of the steps, is what stays the same however rows are grouped into batches.
+    """
+    parted = part(batch, 0, "read", ledger)
+    places = np.arange(batch.num_rows)
+    rejects, reject_places = [parted.rejected], [places[parted.stops]]
+    for step, transform in enumerate(transforms, start=1):
+        places = places[~parted.stops]
+        parted = apply(transform, parted.kept, step, ledger)
+        rejects.append(parted.rejected)
+        reject_places.append(places[parted.stops])
+    order = np.argsort(np.concatenate(reject_places))
+    return parted.kept, pa.concat_batches(rejects).take(pa.array(order))
 
 
 def apply(transform: Transform, batch: pa.RecordBatch, step: int, ledger: SplitLedger) -> Parted:
@@ -86,10 +103,9 @@ def apply(transform: Transform, batch: pa.RecordBatch, step: int, ledger: SplitL
 
 def part(batch: pa.RecordBatch, step: int, name: str, ledger: SplitLedger) -> Parted:
     """Part kept rows from those with a verdict, and count both, by source and reason."""
-    verdict = batch.column("verdict")
-    stops = pc.is_valid(verdict)
-    kept = batch if not pc.any(stops).as_py() else batch.filter(pc.invert(stops))
-    rejected = batch.slice(0, 0) if kept is batch else batch.filter(stops)
+    stops = pc.is_valid(batch.column("verdict")).to_numpy(zero_copy_only=False)
+    kept = batch.filter(pa.array(~stops)) if stops.any() else batch
+    rejected = batch.filter(pa.array(stops)) if stops.any() else batch.slice(0, 0)
     for source, num_rows, num_bytes in count_by_source(kept):
         _add(ledger, step, name, "out", source, num_rows, num_bytes)
     if rejected.num_rows:
@@ -104,7 +120,7 @@ def part(batch: pa.RecordBatch, step: int, name: str, ledger: SplitLedger) -> Pa
         ).group_by(["source", "outcome", "reason"])
         for row in sums.aggregate([("bytes", "count"), ("bytes", "sum")]).to_pylist():
             _add(ledger, step, name, row["outcome"], row["source"], row["bytes_count"], row["bytes_sum"], row["reason"])
-    return Parted(kept, _as_rejects(rejected, name))
+    return Parted(kept, _as_rejects(rejected, name), stops)
 
 
 def count_read(batch: pa.RecordBatch, kind: str, ledger: SplitLedger) -> None:

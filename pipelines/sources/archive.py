@@ -188,7 +188,7 @@ class _Stream:
             if not touched:
                 inner = start - begin
             touched.append((piece, end))
-            disk += _share(piece, min(stop, end) - begin) - _share(piece, max(start, begin) - begin)
+            disk += _share(piece, max(start, begin) - begin, min(stop, end) - begin)
         origin, last = touched[0][0].offset, touched[-1][0]
         damage = [piece.damage for piece, end in touched if piece.damage and (piece.damage == CHECKSUM or stop == end)]
         return Origin(origin, last.offset + last.length - origin, inner), disk, tuple(dict.fromkeys(damage))
@@ -202,9 +202,11 @@ class _Stream:
         return position
 
 
-def _share(piece: Piece, position: int) -> int:
-    """Return the bytes on disk that stand for the first `position` decoded bytes of a piece."""
-    return position * piece.length // piece.size if piece.size else 0
+def _share(piece: Piece, start: int, stop: int) -> int:
+    """Return the bytes on disk that stand for the decoded bytes [start, stop) of a piece: all of an empty one's."""
+    if not piece.size:
+        return piece.length
+    return stop * piece.length // piece.size - start * piece.length // piece.size
 
 
 class _Reader:

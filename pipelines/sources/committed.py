@@ -38,7 +38,9 @@ class Committed:
             if file.table == table
         ]
 
-    def read(self, split: Split, storage: Storage, limits: BatchLimits, account: RawAccount) -> Iterator[pa.RecordBatch]:
+    def read(
+        self, split: Split, storage: Storage, limits: BatchLimits, account: RawAccount
+    ) -> Iterator[pa.RecordBatch]:
         """Yield the file's rows."""
         with storage.open(split.files[0].path) as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
             for batch in parquet.iter_batches(batch_size=limits.max_rows, use_threads=False):

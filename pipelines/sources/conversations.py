@@ -12,7 +12,7 @@ all others with 0 unless their row says otherwise. Definitions of tools belong t
 or as a system turn of their own in front. What is not exactly one of these schemas is an errored row
 `conversation.*`; nothing is guessed and no part of a turn is left out.
 
-Origins are (byte offset, length) for lines, as in `tables`, and (row number, 1) for a JSON file that is one array; such
+Origins are (byte offset, length) for lines, as in `lines`, and (row number, 1) for a JSON file that is one array; such
 a file is read whole, is refused above `ARRAY_BYTES`, and is one record or one gap of raw bytes.
 """
 
@@ -27,18 +27,20 @@ import orjson
 import pyarrow as pa
 
 from pipelines.errors import RecipeError
+from pipelines.sources.lines import Line, line_splits, parse_json, read_lines
 from pipelines.sources.source import (
     BatchBuilder,
     BatchLimits,
     RawAccount,
     Split,
+    Verdict,
     content_hash,
+    damage_verdict,
     doc_id,
     drop_verdict,
-    error_verdict,
+    require_positive,
     select_files,
 )
-from pipelines.sources.tables import Line, damage, line_splits, parse_json, read_lines, require_positive
 from pipelines.storage import Storage, StoredFile
 from pipelines.transform import EMPTY_SCHEMA
 
@@ -80,7 +82,7 @@ SCHEMAS: dict[str, tuple[str, ...]] = {
 """The keys by which a row's schema is known, tried in this order."""
 
 
-class NotAConversation(ValueError):
+class NotAConversationError(ValueError):
     """A row that is no conversation: `reason` is the ledger's word behind "conversation.", the message the cause."""
 
     def __init__(self, reason: str, cause: str) -> None:
@@ -163,7 +165,7 @@ class Conversations:
         try:
             row = parse_json(line.data)
         except ValueError as error:
-            verdict = damage("json", path, line.offset, str(error))
+            verdict = damage_verdict("json", path, line.offset, str(error))
             return self._refused(path, line.offset, line.length, verdict, line.data)
         return self._row(path, line.offset, line.length, row, line.data)
 
@@ -183,7 +185,7 @@ class Conversations:
         try:
             data = orjson.dumps(row)
         except orjson.JSONEncodeError as error:  # nested deeper than it writes, or an integer beyond 64 bits
-            return self._refused(path, number, 1, damage("json", path, number, str(error)))
+            return self._refused(path, number, 1, damage_verdict("json", path, number, str(error)))
         if len(data) > self.max_record_bytes:
             verdict = drop_verdict("record_too_large", f"{len(data)} bytes", f"<= {self.max_record_bytes} bytes")
             return self._refused(path, number, 1, verdict)
@@ -193,17 +195,15 @@ class Conversations:
         """Return the document of one row, whose JSON is `data`."""
         try:
             turns = read_turns(row, self.schema)
-        except NotAConversation as error:
-            verdict = damage(f"conversation.{error.reason}", path, offset, str(error))
+        except NotAConversationError as error:
+            verdict = damage_verdict(f"conversation.{error.reason}", path, offset, str(error))
             return self._refused(path, offset, length, verdict, data)
         text, spans = join_turns(turns)
         payload = orjson.dumps([[turn.role, turn.content] for turn in turns])
         key = self._id_of(row) or content_hash(payload).hex()
         return self._identity(path, offset, length, key, payload) | {"text": text, "turns": spans}
 
-    def _refused(
-        self, path: str, offset: int, length: int, verdict: dict[str, str | None], payload: bytes = b""
-    ) -> dict[str, Any]:
+    def _refused(self, path: str, offset: int, length: int, verdict: Verdict, payload: bytes = b"") -> dict[str, Any]:
         return self._identity(path, offset, length, f"{path}:{offset}", payload) | {"verdict": verdict}
 
     def _identity(self, path: str, offset: int, length: int, key: str, payload: bytes) -> dict[str, Any]:
@@ -231,11 +231,11 @@ class Conversations:
 def read_turns(row: Any, schema: str | None = None) -> list[Turn]:
     """Return the turns of one row, in its own schema or in the one given.
 
-    Raises `NotAConversation` when the row is of no known schema, when a role is unknown, when a turn or the whole is
-    empty, when something has the wrong type, or when it holds a part that is not text.
+    Raises `NotAConversationError` when the row is of no known schema, when a role is unknown, when a turn or the whole
+    is empty, when something has the wrong type, or when it holds a part that is not text.
     """
     if not isinstance(row, dict):
-        raise NotAConversation("schema", f"an object is needed, not {type(row).__name__}")
+        raise NotAConversationError("schema", f"an object is needed, not {type(row).__name__}")
     schema = _schema_of(row, schema)
     if schema == "alpaca":
         turns = _alpaca_turns(row)
@@ -245,7 +245,7 @@ def read_turns(row: Any, schema: str | None = None) -> list[Turn]:
         turns = _messages(row[SCHEMAS[schema][0]])
     turns = _with_system(turns, row)
     if not turns:
-        raise NotAConversation("empty", "no turns")
+        raise NotAConversationError("empty", "no turns")
     return turns
 
 
@@ -264,27 +264,27 @@ def _schema_of(row: dict[str, Any], schema: str | None) -> str:
     keys = ", ".join(key[:40] for key in list(row)[:20])
     compared = [key for key in PREFERENCES if key in row]
     if compared:
-        raise NotAConversation("schema", f"preferences ({', '.join(compared)}), no conversation; keys: {keys}")
+        raise NotAConversationError("schema", f"preferences ({', '.join(compared)}), no conversation; keys: {keys}")
     candidates = SCHEMAS if schema is None else {schema: SCHEMAS[schema]}
     for name, needed in candidates.items():
         if all(key in row for key in needed):
             return name
-    raise NotAConversation("schema", f"not one of {', '.join(candidates)}; keys: {keys}")
+    raise NotAConversationError("schema", f"not one of {', '.join(candidates)}; keys: {keys}")
 
 
 def _messages(messages: Any) -> list[Turn]:
     """Read messages, whether they say role and content or from and value; empty system messages are left out."""
     if not isinstance(messages, list):
-        raise NotAConversation("type", f"a list of turns is needed, not {type(messages).__name__}")
+        raise NotAConversationError("type", f"a list of turns is needed, not {type(messages).__name__}")
     turns = []
     for number, message in enumerate(messages):
         if not isinstance(message, dict):
-            raise NotAConversation("type", f"turn {number} is no object but {type(message).__name__}")
+            raise NotAConversationError("type", f"turn {number} is no object but {type(message).__name__}")
         role = _role(number, message.get("role", message.get("from")))
         content = message.get("content", message.get("value"))
         calls = [key for key in ("tool_calls", "function_call") if message.get(key)]
         if calls:
-            raise NotAConversation("part", f"turn {number} has {calls[0]} beside its content")
+            raise NotAConversationError("part", f"turn {number} has {calls[0]} beside its content")
         if role != "system" or content != "":
             turns.append(_turn(role, content, message.get("loss_weight"), number))
     return turns
@@ -293,13 +293,13 @@ def _messages(messages: Any) -> list[Turn]:
 def _alpaca_turns(row: dict[str, Any]) -> list[Turn]:
     history = row.get("history") or []
     if not isinstance(history, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in history):
-        raise NotAConversation("type", "history is no list of [user, assistant]")
+        raise NotAConversationError("type", "history is no list of [user, assistant]")
     turns = []
     for asked, answered in history:
         turns += [_turn("user", asked), _turn("assistant", answered)]
     instruction, context = row["instruction"], row.get("input") or ""
     if not isinstance(instruction, str) or not isinstance(context, str):
-        raise NotAConversation("type", "instruction and input must be strings")
+        raise NotAConversationError("type", "instruction and input must be strings")
     question = JOINT.join(part for part in (instruction, context) if part)
     return [*turns, _turn("user", question), _turn("assistant", row["output"])]
 
@@ -308,7 +308,7 @@ def _with_system(turns: list[Turn], row: dict[str, Any]) -> list[Turn]:
     """Put the row's own `system` and `tools` into the first turn, if that is the system's, or in front of it."""
     stated = row.get("system")
     if stated is not None and not isinstance(stated, str):
-        raise NotAConversation("type", f"system is no string but {type(stated).__name__}")
+        raise NotAConversationError("type", f"system is no string but {type(stated).__name__}")
     first = turns[0].content if turns and turns[0].role == "system" else None
     contents = [content for content in (stated, first, _tools(row.get("tools"))) if content]
     rest = turns if first is None else turns[1:]
@@ -326,14 +326,16 @@ def _tools(tools: Any) -> str | None:
         try:
             return orjson.dumps(tools).decode()
         except orjson.JSONEncodeError as error:
-            raise NotAConversation("type", f"tools cannot be written as JSON: {error}") from None
-    raise NotAConversation("type", f"tools is neither text nor a list but {type(tools).__name__}")
+            raise NotAConversationError("type", f"tools cannot be written as JSON: {error}") from None
+    raise NotAConversationError("type", f"tools is neither text nor a list but {type(tools).__name__}")
 
 
 def _role(number: int, value: Any) -> str:
     role = ROLES.get(value) if isinstance(value, str) else None
     if role is None:
-        raise NotAConversation("role", f"turn {number} has the role {_shown(value)}, not one of {', '.join(ROLES)}")
+        raise NotAConversationError(
+            "role", f"turn {number} has the role {_shown(value)}, not one of {', '.join(ROLES)}"
+        )
     return role
 
 
@@ -341,7 +343,7 @@ def _turn(role: str, content: Any, loss_weight: Any = None, number: int | None =
     where = role if number is None else f"turn {number}"
     text = _content(where, content)
     if not text:
-        raise NotAConversation("empty", f"{where} is empty")
+        raise NotAConversationError("empty", f"{where} is empty")
     default = FULL_WEIGHT if role == "assistant" else 0
     return Turn(role, text, default if loss_weight is None else _weight(where, loss_weight))
 
@@ -351,24 +353,28 @@ def _content(where: str, content: Any) -> str:
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
-        raise NotAConversation("type", f"the content of {where} is neither text nor a list: {type(content).__name__}")
+        raise NotAConversationError(
+            "type", f"the content of {where} is neither text nor a list: {type(content).__name__}"
+        )
     return JOINT.join(text for part in content if (text := _part(where, part)))
 
 
 def _part(where: str, part: Any) -> str:
     kind = part.get("type") if isinstance(part, dict) else type(part).__name__
     if kind not in PARTS:
-        raise NotAConversation("part", f"{where} has a part of type {_shown(kind)}, not one of {', '.join(PARTS)}")
+        raise NotAConversationError("part", f"{where} has a part of type {_shown(kind)}, not one of {', '.join(PARTS)}")
     text = part.get("value", part.get("text"))
     if not isinstance(text, str):
-        raise NotAConversation("type", f"a part of {where} holds no text but {type(text).__name__}")
+        raise NotAConversationError("type", f"a part of {where} holds no text but {type(text).__name__}")
     return text
 
 
 def _weight(where: str, loss_weight: Any) -> int:
     """Return floor(256 w + 1/2), computed from the exact value of the number; it must lie in 0 to 1."""
     if isinstance(loss_weight, bool) or not isinstance(loss_weight, int | float) or not 0 <= loss_weight <= 1:
-        raise NotAConversation("weight", f"{where} has the loss weight {_shown(loss_weight)}, not a number in 0 to 1")
+        raise NotAConversationError(
+            "weight", f"{where} has the loss weight {_shown(loss_weight)}, not a number in 0 to 1"
+        )
     return int((Fraction(loss_weight) * 2 * FULL_WEIGHT + 1) // 2)
 
 
@@ -395,7 +401,7 @@ def _starts_array(path: str, storage: Storage) -> bool:
         return False
 
 
-def _load_array(file: StoredFile, storage: Storage) -> tuple[list[Any], dict[str, str | None] | None]:
+def _load_array(file: StoredFile, storage: Storage) -> tuple[list[Any], Verdict | None]:
     """Return the values of a JSON array, or none and the reason why."""
     if file.size > ARRAY_BYTES:
         return [], drop_verdict("record_too_large", f"an array of {file.size} bytes", f"<= {ARRAY_BYTES} bytes")
@@ -403,11 +409,11 @@ def _load_array(file: StoredFile, storage: Storage) -> tuple[list[Any], dict[str
         with storage.open(file.path) as stream:
             data = stream.read(file.size + 1)
         if len(data) != file.size:
-            cause = f"{file.path} at 0: the file is not the {file.size} bytes that the plan saw"
-            return [], error_verdict("damaged_file", cause)
+            cause = f"the file is not the {file.size} bytes that the plan saw"
+            return [], damage_verdict("damaged_file", file.path, 0, cause)
         rows: list[Any] = parse_json(data)
     except OSError as error:
-        return [], error_verdict("unreadable", f"{file.path} at 0: {error.strerror or error}")
+        return [], damage_verdict("unreadable", file.path, 0, error.strerror or str(error))
     except ValueError as error:
-        return [], error_verdict("json", f"{file.path} at 0: {error}")
+        return [], damage_verdict("json", file.path, 0, str(error))
     return rows, None

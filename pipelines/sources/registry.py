@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from pipelines.sources.code import Code
 from pipelines.sources.commoncrawl import CommonCrawl
 from pipelines.sources.conversations import Conversations
+from pipelines.sources.source import Source
+from pipelines.sources.source_code import Code
 from pipelines.sources.tables import Table
 
-SOURCES: dict[str, type[CommonCrawl] | type[Table] | type[Code] | type[Conversations]] = {
+SOURCES: dict[str, type[Source]] = {
     CommonCrawl.kind: CommonCrawl,
     Table.kind: Table,
     Code.kind: Code,

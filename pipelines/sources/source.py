@@ -16,8 +16,12 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 import xxhash
 
+from pipelines.errors import RecipeError
 from pipelines.schema import CORE
 from pipelines.storage import Storage, StoredFile
+
+Verdict = dict[str, str | None]
+"""What becomes of a row that is not kept, as the `verdict` column holds it: outcome, reason, value and threshold."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -86,15 +90,20 @@ class Reader(Protocol):
     """The word after `reader:` in a recipe."""
     version: ClassVar[int]
     """Raised whenever the same bytes give other rows."""
-    name: str
-    """The source's name in the recipe: part of every doc_id."""
+
+    @property
+    def name(self) -> str:
+        """The source's name in the recipe: part of every doc_id."""
+        ...
 
     @property
     def adds(self) -> pa.Schema:
         """Columns beyond the core that its rows have (a class variable will do)."""
         ...
 
-    def read(self, split: Split, storage: Storage, limits: BatchLimits, account: RawAccount) -> Iterator[pa.RecordBatch]:
+    def read(
+        self, split: Split, storage: Storage, limits: BatchLimits, account: RawAccount
+    ) -> Iterator[pa.RecordBatch]:
         """Yield the split's rows with schema core + `adds`, counting raw bytes in `account` (right at the end only)."""
         ...
 
@@ -128,14 +137,25 @@ def host_of(url: str | None) -> str | None:
     return host or None
 
 
-def error_verdict(reason: str, cause: str) -> dict[str, str | None]:
+def error_verdict(reason: str, cause: str) -> Verdict:
     """Return the verdict of a record that could not be read; `cause` says where and why."""
     return {"outcome": "errored", "reason": reason, "value": cause, "threshold": None}
 
 
-def drop_verdict(reason: str, value: str, threshold: str) -> dict[str, str | None]:
+def damage_verdict(reason: str, path: str, offset: int, cause: str) -> Verdict:
+    """Return the verdict of something that cannot be read: its file, where in it, and why."""
+    return error_verdict(reason, f"{path} at {offset}: {cause}")
+
+
+def drop_verdict(reason: str, value: str, threshold: str) -> Verdict:
     """Return the verdict of a record that a reader refuses by rule."""
     return {"outcome": "dropped", "reason": reason, "value": value, "threshold": threshold}
+
+
+def require_positive(source: str, field: str, value: int | None) -> None:
+    """Raise `RecipeError` unless `value` is a positive integer or None."""
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise RecipeError(f"source {source}: {field} is {value!r}\nhint: use a whole number from 1 on")
 
 
 class BatchBuilder:

@@ -3,8 +3,8 @@
 Charset, first that is known: byte order mark, HTTP header, `<meta>` or XML declaration within the first 1024 bytes,
 valid UTF-8, detection (uchardet), windows-1252. Labels mean what the WHATWG Encoding Standard says (ISO-8859-1 is
 windows-1252), and a wrong label is followed as a browser would. Bytes that do not decode become U+FFFD, which
-`replacement_chars` counts (with those that the page brought). The text is always valid UTF-8. U+0000 is removed: it means
-nothing in a text, and databases and C strings choke on it.
+`replacement_chars` counts (with those that the page brought). The text is always valid UTF-8. U+0000 is removed: it
+means nothing in a text, and databases and C strings choke on it.
 
 Every page costs bounded work, by counts and not by clocks: bytes, and the elements, depth and attributes that
 `markup.measure_markup` finds before a parser sees them. The worst page found within the default bounds takes
@@ -28,8 +28,8 @@ from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
 from resiliparse.parse.html import HTMLTree
 
-from pipelines.transform import Evidence, replace_column
 from pipelines.schema import VERDICT
+from pipelines.transform import Evidence, replace_column
 from pipelines.transforms.markup import measure_markup
 
 REPLACEMENT = "\ufffd"
@@ -195,10 +195,10 @@ def _storable(text: str) -> str:
 
 
 def decode(payload: bytes, charset: str | None) -> str:
-    """Return the payload's characters, U+FFFD for what does not decode; `charset` is that of the HTTP header or None."""
-    for mark, codec in BYTE_ORDER_MARKS:
+    """Return the payload's characters, U+FFFD for what does not decode; `charset` is that of the HTTP header."""
+    for mark, marked in BYTE_ORDER_MARKS:
         if payload.startswith(mark):
-            return payload[len(mark) :].decode(codec, "replace")
+            return payload[len(mark) :].decode(marked, "replace")
     codec = _codec(charset) or _declared_codec(payload)
     if codec is not None:
         return payload.decode(codec, "replace")

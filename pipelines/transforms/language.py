@@ -12,8 +12,8 @@ is rounded to 1/10,000. So label and score are the same on every machine for one
 
 Only the first `max_bytes` bytes (cut at a code point) are looked at, so the cost of a document is bounded. A text in
 which the model finds no feature (empty, digits, a script that it does not know) has no language and score 0. Short
-texts get low scores rather than wrong certainty: of single sentences in 75 languages one in ten is below 0.65, of single
-words nearly all. Cost a CPU second: about 12,000 web documents (17 MB); once a process 0.6 to 1 s and 80 MB for the model.
+texts get low scores rather than wrong certainty: of single sentences in 75 languages one in ten is below 0.65, of
+single words nearly all. Cost a CPU second: about 12,000 web documents (17 MB); once a process 0.6 to 1 s and 80 MB.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.errors import HeadraceError
-from pipelines.schema import CORE
 from pipelines.transform import Evidence, replace_column, set_verdict, verdicts
 from pipelines.transforms.words import next_code_point, parse_ranges, text_view
 
@@ -44,14 +43,13 @@ MODEL_SHA256 = "f4f4a2c3465ca1f081541037f9cac23021d68151c2f709c55ae5eedfca522963
 ISO_639_1 = {"kik": "ki"}
 """The model's one label in ISO 639-3 for a language that has a code in ISO 639-1."""
 
-LANGUAGES = frozenset(
-    """
-    ace af am an ar ary arz as az ba bcl be bg bn br bs ca crh cs cy da de dz el en eo es et eu ext fa fi fo fr fuv fy
-    ga gcf gcr gd gl gom grc gu gug guw ha hbo he hi hr ht hu hy id ig is it ja jv ka kab ki kk km kn ko ku ky la lb lg
-    lij ln lo lt ltg lv mg mk ml mn mr ms mt my ne nl nn no nso oc om or pa pcm pl ps pt qu ro ru rw sa sdh se si sk sl
-    sn so sq sr st sv sw ta te tg th tk tl tr tt ug uk ur uz uzs vec vi vo wa wuu xh yo yue zh zu zxx
-    """.split()
-)
+_LANGUAGES = """
+ace af am an ar ary arz as az ba bcl be bg bn br bs ca crh cs cy da de dz el en eo es et eu ext fa fi fo fr fuv fy
+ga gcf gcr gd gl gom grc gu gug guw ha hbo he hi hr ht hu hy id ig is it ja jv ka kab ki kk km kn ko ku ky la lb lg
+lij ln lo lt ltg lv mg mk ml mn mr ms mt my ne nl nn no nso oc om or pa pcm pl ps pt qu ro ru rw sa sdh se si sk sl
+sn so sq sr st sv sw ta te tg th tk tl tr tt ug uk ur uz uzs vec vi vo wa wuu xh yo yue zh zu zxx
+"""
+LANGUAGES = frozenset(_LANGUAGES.split())
 """What the model can say: ISO 639-1, else ISO 639-3; zxx is text without language (code, numbers, markup)."""
 
 SCORE_ONE = 10_000
@@ -122,7 +120,7 @@ class Language:
                 raise ValueError(f"languages: {code!r} is no language of the model\nhint: it knows {allowed}")
         if not 0 <= self.minimum_score <= SCORE_ONE:
             raise ValueError(
-                f"minimum_score: {self.minimum_score} is out of range\nhint: 0 to {SCORE_ONE}, 6500 = 0.65"
+                f"minimum_score: {self.minimum_score} is out of range\nhint: give 0 to {SCORE_ONE}, 6500 is 0.65"
             )
         if not 1 <= self.max_bytes <= MAX_BYTES_LIMIT:
             raise ValueError(f"max_bytes: {self.max_bytes} is out of range\nhint: give 1 to {MAX_BYTES_LIMIT}")
@@ -132,7 +130,9 @@ class Language:
         language, scores = identify(batch.column("text"), self.max_bytes)
         unwanted, doubtful = self._broken(language, scores)
         broken = unwanted | doubtful
-        reasons, values, thresholds = [], [], []
+        reasons: list[str | None] = []
+        values: list[str | None] = []
+        thresholds: list[str | None] = []
         for row in np.flatnonzero(broken):
             rule = self._language_rule(language[row].as_py()) if unwanted[row] else self._score_rule(scores[row])
             reasons.append(rule[0])
@@ -299,7 +299,7 @@ def _classify(
         if num_seen == 0:
             continue
         _add_up(seen, num_seen, counts, weights, priors, logs, totals)
-        best = np.argmax(totals)
+        best = int(np.argmax(totals))
         labels[rows[k]] = first[best]
         scores[rows[k]] = _score(totals, best, first, ends[k] - starts[k])
 
@@ -375,12 +375,12 @@ def _score(totals: np.ndarray, best: int, first: np.ndarray, num_bytes: int) -> 
         everything += probability
         if first[language] == first[best]:
             label += probability
-    return int(math.floor(label / everything * SCORE_ONE + 0.5))
+    return math.floor(label / everything * SCORE_ONE + 0.5)
 
 
 @numba.njit(nogil=True, cache=True)
 def _exp_minus(x: float) -> float:
-    """Return e^-x for x >= 0 within 1e-10, 0 beyond 30, by IEEE basic operations: e^-(x/1024) as a series, to the 1024th."""
+    """Return e^-x for x >= 0 within 1e-10 (0 beyond 30) by basic operations: e^-(x/1024) as a series, to the 1024th."""
     if x > 30.0:
         return 0.0
     y = x / 1024.0

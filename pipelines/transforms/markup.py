@@ -3,8 +3,8 @@
 Parsers and extractors are linear in ordinary pages and quadratic, or worse, in hostile ones: a hundred thousand nested
 elements, formatting elements left open that are built anew in every paragraph, one tag with a million attributes. Three
 counts bound them all. They follow the tokenizer of the HTML standard (section 13.2.5) and the part of its tree
-construction that decides which end tag closes what, and where in doubt they count too much: content that only looks like
-markup is markup unless the standard surely says otherwise. Cost: about 700 MB a CPU second.
+construction that decides which end tag closes what, and where in doubt they count too much: what only looks like markup
+is markup unless the standard surely says otherwise. Cost: about 700 MB a CPU second.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Markup:
     nodes: int
     """Elements: start tags, and for each of them the formatting elements then open, which may be built anew."""
     depth: int
-    """Open elements at once, those with optional end tags (p, li, tr, td ...) aside: at most three for each that counts."""
+    """Open elements at once, but for those with optional end tags (p, li, tr, td ...): at most three for each."""
     attributes: int
     """Of the tag that has most."""
 
@@ -108,7 +108,7 @@ def _measure(data: np.ndarray, names: np.ndarray, kinds: np.ndarray) -> tuple[in
         nodes += (1 + num_formatting) if what == OPEN_TAG else 0
         place = np.searchsorted(names, name)
         kind = kinds[place] if place < len(names) and names[place] == name else IS_OTHER
-        if kind == IS_FORMATTING or kind == IS_SINGLE_FORMATTING:
+        if kind in (IS_FORMATTING, IS_SINGLE_FORMATTING):
             change = _formatting_change(what, kind, formatting[place])
             formatting[place] += change
             num_formatting += change
@@ -153,7 +153,7 @@ def _closed(stack: np.ndarray, stack_kinds: np.ndarray, size: int, name: int, ki
 
 @numba.njit(nogil=True, cache=True)
 def _next_tag(data: np.ndarray, at: int) -> tuple[int, int, int, int]:
-    """Return what comes next from `at`: kind of token, name, number of attributes, and the place behind it (-1 = end)."""
+    """Return the next token from `at`: its kind, name and number of attributes, and the place behind it (-1 = end)."""
     end = len(data)
     while at < end and data[at] != 0x3C:  # <
         at += 1
@@ -177,7 +177,7 @@ def _is_letter(byte: int) -> bool:
 
 @numba.njit(nogil=True, cache=True, inline="always")
 def _is_space(byte: int) -> bool:
-    return byte == 0x20 or 0x09 <= byte <= 0x0D and byte != 0x0B
+    return byte == 0x20 or (0x09 <= byte <= 0x0D and byte != 0x0B)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -185,8 +185,7 @@ def _tag(data: np.ndarray, at: int) -> tuple[int, int, int]:
     """Return name and number of attributes of the tag whose name starts at `at`, and the place behind it."""
     name, end = 0, len(data)
     while at < end and not (_is_space(data[at]) or data[at] == 0x2F or data[at] == 0x3E):
-        byte = np.int64(data[at])
-        name = (name ^ (byte | 0x20 if 0x41 <= byte <= 0x5A else byte)) * FNV_PRIME
+        name = (name ^ (data[at] | (0x20 if 0x41 <= data[at] <= 0x5A else 0))) * FNV_PRIME
         at += 1
     attributes = 0
     while at < end and data[at] != 0x3E:  # >
@@ -257,7 +256,7 @@ def _skip_raw_text(data: np.ndarray, at: int, name: int) -> int:
         if data[at] == 0x3C and data[at + 1] == 0x2F and _is_letter(data[at + 2]):
             value, k = 0, at + 2
             while k < end and _is_letter(data[k]):
-                value = (value ^ (np.int64(data[k]) | 0x20)) * FNV_PRIME
+                value = (value ^ (data[k] | 0x20)) * FNV_PRIME
                 k += 1
             if value == name and k < end and (_is_space(data[k]) or data[k] == 0x2F or data[k] == 0x3E):
                 return at

@@ -168,7 +168,7 @@ def next_code_point(data: np.ndarray, at: int, end: int) -> tuple[int, int]:
 
     The text is UTF-8 by the column's type; a byte that is none anyway (a cut sequence, a stray byte) is U+FFFD.
     """
-    byte = int(data[at])
+    byte: int = data[at] & 0xFF  # in a kernel the literal makes it an int64
     if byte < 0x80:
         return byte, at + 1
     length = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
@@ -176,5 +176,5 @@ def next_code_point(data: np.ndarray, at: int, end: int) -> tuple[int, int]:
         return 0xFFFD, at + 1
     code_point = byte & (0x7F >> length)
     for k in range(1, length):
-        code_point = (code_point << 6) | (int(data[at + k]) & 0x3F)
-    return min(code_point, 0x10FFFF), at + length
+        code_point = (code_point << 6) | (data[at + k] & 0x3F)
+    return (code_point, at + length) if code_point < 0x110000 else (0xFFFD, at + 1)

@@ -313,7 +313,8 @@ def test_evidence() -> None:
     assert [rule.rule for rule in evidence[0]] == ["extract.too_large", *["extract.too_complex"] * 3, "extract.empty"]
     assert all(rule.passed for rule in evidence[0])
     assert evidence[1] == []
-    assert [(rule.value, rule.threshold) for rule in evidence[2] if not rule.passed][0] == ("depth 200", "depth <= 128")
+    first = next(rule for rule in evidence[2] if not rule.passed)
+    assert (first.value, first.threshold) == ("depth 200", "depth <= 128")
 
 
 @pytest.mark.parametrize(("field", "value"), [("engine", "lynx"), ("max_bytes", 0), ("max_depth", -1)])

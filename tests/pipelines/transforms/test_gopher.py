@@ -212,7 +212,8 @@ def test_evidence_agrees_with_verdicts() -> None:
     """The first rule that evidence fails is the verdict's reason, value and threshold."""
     texts = ["", "the and " * 30, "# " * 100, *(case[0] for case in RATIO_CASES.values())]
     batch = batch_of(*texts)
-    for verdict, rules in zip(GopherQuality()(batch).column("verdict").to_pylist(), GopherQuality().evidence(batch)):
+    verdicts = GopherQuality()(batch).column("verdict").to_pylist()
+    for verdict, rules in zip(verdicts, GopherQuality().evidence(batch), strict=True):
         failed = [rule for rule in rules if not rule.passed]
         assert (verdict is None) == (not failed)
         if failed:
@@ -295,14 +296,13 @@ def test_agrees_with_datatrove_on_real_documents() -> None:
     filters = pytest.importorskip("datatrove.pipeline.filters")
     data = pytest.importorskip("datatrove.data")
     texts = [json.loads(line)["text"] for line in C4.read_text().splitlines()[:1600:8]]
+    batch, documents = batch_of(*texts), [data.Document(text=text, id="") for text in texts]
     peers = (filters.GopherQualityFilter(), filters.GopherQualityFilter(max_non_alpha_words_ratio=None))
-    ours = (GopherQuality(), GopherQuality(min_alphabetic_words=0))
-    equal = [
-        sum((peer.filter(data.Document(text=text, id="")) is True) == (verdict is None) for text, verdict in zip(texts, verdicts))
-        for peer, verdicts in zip(peers, (our(batch_of(*texts)).column("verdict").to_pylist() for our in ours))
-    ]  # fmt: skip
-    print(
-        f"\nGopher quality: {equal[0]} of {len(texts)} verdicts equal datatrove's, {equal[1]} without the alphabetic rule"
-    )
+    equal = []
+    for peer, ours in zip(peers, (GopherQuality(), GopherQuality(min_alphabetic_words=0)), strict=True):
+        kept = [peer.filter(document) is True for document in documents]
+        verdicts = ours(batch).column("verdict").to_pylist()
+        equal.append(sum(keep == (verdict is None) for keep, verdict in zip(kept, verdicts, strict=True)))
+    print(f"\nGopher quality: {equal[0]} of {len(texts)} verdicts as datatrove, {equal[1]} but for alphabetic words")
     assert equal[0] >= 0.88 * len(texts)
     assert equal[1] >= 0.98 * len(texts)

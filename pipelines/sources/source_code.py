@@ -17,16 +17,15 @@ from pipelines.sources.source import (
     BatchLimits,
     RawAccount,
     Split,
+    Verdict,
     content_hash,
+    damage_verdict,
     doc_id,
     drop_verdict,
-    error_verdict,
+    require_positive,
     select_files,
 )
-from pipelines.sources.tables import require_positive
-from pipelines.storage import LocalStorage, Storage, StoredFile
-
-Verdict = dict[str, str | None]
+from pipelines.storage import Storage, StoredFile
 
 FILE_NAMES = {
     "CMakeLists.txt": "CMake",
@@ -139,7 +138,7 @@ class Code:
     """Source files below the root that match the globs.
 
     A file is dropped when it is larger than `max_record_bytes` (it is then not read), empty, binary (it holds a NUL
-    byte) or no UTF-8; a byte order mark is left out of the text. A link that leaves the root is not followed. `commit`
+    byte) or no UTF-8; a byte order mark is left out of the text. `commit`
     may be empty where a folder is no checkout. `limit` is files per split; a split is a run of files, in the order of
     their paths, of about `split_bytes` bytes. Raises `RecipeError` for a wrong value.
     """
@@ -214,16 +213,15 @@ class Code:
         """Return the file's bytes, or none and the reason why it was not read."""
         if file.size > self.max_record_bytes:
             return b"", drop_verdict("record_too_large", f"{file.size} bytes", f"<= {self.max_record_bytes} bytes")
-        if _leaves_root(storage, file.path):
-            return b"", error_verdict("outside_root", f"{file.path} at 0: a link that leaves the source's root")
         try:
             with storage.open(file.path) as stream:
                 payload = stream.read(file.size + 1)
         except OSError as error:
-            return b"", error_verdict("unreadable", f"{file.path} at 0: {error.strerror or error}")
+            return b"", damage_verdict("unreadable", file.path, 0, error.strerror or str(error))
         if len(payload) != file.size:
-            cause = f"{file.path} at 0: {'more than ' * (len(payload) > file.size)}{min(len(payload), file.size)} bytes"
-            return b"", error_verdict("damaged_file", f"{cause}, {file.size} when the run was planned")
+            found = f"{'more than ' * (len(payload) > file.size)}{min(len(payload), file.size)} bytes"
+            cause = f"{found}, {file.size} when the run was planned"
+            return b"", damage_verdict("damaged_file", file.path, 0, cause)
         return payload, None
 
 
@@ -245,11 +243,3 @@ def _text_of(payload: bytes) -> tuple[str | None, Verdict | None]:
     except UnicodeDecodeError as error:
         skipped = 3 if payload.startswith(b"\xef\xbb\xbf") else 0
         return None, drop_verdict("not_utf8", f"byte {error.start + skipped}", "UTF-8 throughout")
-
-
-def _leaves_root(storage: Storage, path: str) -> bool:
-    """Whether a local path resolves to a place outside the root; object stores have no links."""
-    if not isinstance(storage, LocalStorage):
-        return False
-    root = storage.root.resolve()
-    return not (root / path).resolve().is_relative_to(root)
