@@ -30,18 +30,35 @@ def _explained(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.command()
 @click.argument("recipe", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--output", "-o", type=FOLDER, required=True, help="Folder for the result; made if absent. Run again with the same recipe and folder to go on.")  # fmt: skip
-@click.option("--workers", "-w", type=click.IntRange(1), default=os.cpu_count() or 1, show_default=True, help="Local worker processes. The result does not depend on it.")  # fmt: skip
+@click.option(
+    "--output",
+    "-o",
+    type=FOLDER,
+    required=True,
+    help="Folder for the result; made if absent. Run again with the same recipe and folder to go on.",
+)
+@click.option(
+    "--workers",
+    "-w",
+    type=click.IntRange(1),
+    default=os.cpu_count() or 1,
+    show_default=True,
+    help="Local worker processes. The result does not depend on it.",
+)
 @click.option("--engine", help="What carries the stages out; the recipe's own choice if not given.  [datatrove]")
-@click.option("--limit", type=click.IntRange(1), help="Read at most this many records of each file (or part of one): a quick trial, with an output of its own.")  # fmt: skip
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    help="Read at most this many records of each file (or part of one): a quick trial, with an output of its own.",
+)
 @click.option("--dry-run", is_flag=True, help="Check the recipe and show splits and stages; write nothing.")
 @_explained
 def run(recipe: Path, output: Path, workers: int, engine: str | None, limit: int | None, dry_run: bool) -> None:
     """Turn the sources of RECIPE into token shards.
 
     Reads every source, extracts, filters, deduplicates and tokenizes; writes documents, rejects (with reasons), token
-    shards with manifests, and the ledger. What is committed stays: after a crash, a kill or a full disk the same command
-    does only what is missing.
+    shards with manifests, and the ledger. What is committed stays: after a crash, a kill or a full disk the same
+    command does only what is missing.
     """
     from pipelines.plan import build_plan
     from pipelines.recipe import ENGINES, load_recipe

@@ -1,7 +1,7 @@
 """The commit record of a split: which files it made, with their hashes, and its ledger entries.
 
 A split is finished when its commit record exists, and its files are those that the record names; anything else in the
-output is left over from an attempt that did not finish. The record is data only, so that it is the same on every engine.
+output is left over from an attempt that did not finish. The record is data only: the same on every engine.
 """
 
 from __future__ import annotations

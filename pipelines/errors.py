@@ -1,11 +1,11 @@
 """The errors that people see. Every message names the thing, what was found, and (after "hint:") the remedy.
 
-    HeadraceError
-    ├── RecipeError        a recipe that cannot run: wrong key, type, path, engine or threshold
-    ├── OutputError        an output that cannot be used: unwritable, full, made by another recipe
-    ├── WorkerDied         a worker process was killed; what it had committed stands
-    ├── LedgerImbalance    what went in is not what came out: the run is not to be trusted
-    └── VerifyError        data on disk is not what its manifest or ledger says
+HeadraceError
+├── RecipeError        a recipe that cannot run: wrong key, type, path, engine or threshold
+├── OutputError        an output that cannot be used: unwritable, full, made by another recipe
+├── WorkerDied         a worker process was killed; what it had committed stands
+├── LedgerImbalance    what went in is not what came out: the run is not to be trusted
+└── VerifyError        data on disk is not what its manifest or ledger says
 """
 
 from __future__ import annotations

@@ -59,14 +59,18 @@ def explain_document(output: Path, doc_id: str) -> Explanation:
     stage, table, row = found[0]
     lines = [*_read_again(run, row), *_group_lines(found), *_last_stage(run, row)]
     end = "is in the token shards" if table == DOCUMENTS else f"stopped in stage {stage}: {_say(row['verdict'])}"
-    return Explanation(row["doc_id"].hex(), end, {name: row[name] for name in FACTS if row[name] is not None}, tuple(lines))
+    return Explanation(
+        row["doc_id"].hex(), end, {name: row[name] for name in FACTS if row[name] is not None}, tuple(lines)
+    )
 
 
 def _id_range(doc_id: str) -> tuple[bytes, bytes]:
     try:
         return bytes.fromhex(doc_id.ljust(32, "0")), bytes.fromhex(doc_id.ljust(32, "f"))
     except ValueError as error:
-        raise VerifyError(f"doc_id {doc_id!r}: is no hex number of at most 32 digits\nhint: copy it from a table") from error
+        raise VerifyError(
+            f"doc_id {doc_id!r}: is no hex number of at most 32 digits\nhint: copy it from a table"
+        ) from error
 
 
 def _find(run: FinishedRun, ids: tuple[bytes, bytes], asked: str) -> list[tuple[str, str, dict[str, Any]]]:
@@ -79,7 +83,9 @@ def _find(run: FinishedRun, ids: tuple[bytes, bytes], asked: str) -> list[tuple[
     if not found:
         raise VerifyError(f"doc_id {asked}: no document or reject of this run has it")
     if len(several) > 1:
-        raise VerifyError(f"doc_id {asked}: {len(several)} ids begin so: {', '.join(several[:5])}\nhint: give more digits")
+        raise VerifyError(
+            f"doc_id {asked}: {len(several)} ids begin so: {', '.join(several[:5])}\nhint: give more digits"
+        )
     return found
 
 
@@ -159,7 +165,8 @@ def _last_stage(run: FinishedRun, row: dict[str, Any]) -> Iterator[Line]:
     stage = run.plan.stages[-1]
     assert isinstance(stage, MapStage)
     sides = {
-        side.table: read_side(side, [file.path for file in run.files(side.stage, side.table)], run.storage) for side in stage.side
+        side.table: read_side(side, [file.path for file in run.files(side.stage, side.table)], run.storage)
+        for side in stage.side
     }
     transforms = tuple(
         step.bind(sides) if isinstance(step, SideTransform) else step for step in stage.chains[DOCUMENTS].transforms

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from pipelines.commit import Commit, FileRecord, read_commits
 from pipelines.errors import VerifyError
+from pipelines.manifests import LEDGER_FILE
 from pipelines.plan import Plan, build_plan
 from pipelines.recipe import recipe_of_resolved
-from pipelines.manifests import LEDGER_FILE
 from pipelines.run import RECIPE_FILE, RUN_FILE, roots_of
 from pipelines.storage import LocalStorage
 
@@ -43,7 +43,7 @@ def open_run(output: Path) -> FinishedRun:
     plan = build_plan(recipe, storage)
     if plan.resolved_json() != stored:
         raise VerifyError(
-            f"{output / RECIPE_FILE}: does not resolve to itself: it was made by another version of Headrace, or changed\n"
+            f"{output / RECIPE_FILE}: does not resolve to itself: another version of Headrace made it, or it changed\n"
             "hint: use the version that made it, or run the recipe anew"
         )
     commits = {

@@ -153,8 +153,8 @@ def _schema_after(recipe: Recipe, chains: dict[str, Chain]) -> pa.Schema:
             known = fields.setdefault(field.name, field.with_nullable(True))  # other sources lack it
             if known.type != field.type:
                 raise RecipeError(
-                    f"{recipe.path}: sources.{name}: column {field.name} is {field.type} here and {known.type} in another "
-                    "source\nhint: a column must have one type in all sources"
+                    f"{recipe.path}: sources.{name}: column {field.name} is {field.type} here and {known.type} in "
+                    "another source\nhint: a column must have one type in all sources"
                 )
     return pa.schema(fields.values())
 

@@ -173,7 +173,9 @@ class _Loader:
         source = self._build(SOURCES[reader], {**fields, "name": name}, where, also=("reader", "root", "transforms"))
         transforms = self._transforms(settings.get("transforms", []), where)
         if "media_type" in source.adds.names and not any(transform.name == "extract" for transform in transforms):
-            raise self._error(f"{where}.transforms", settings.get("transforms"), f"reader {reader} needs `extract` first")
+            raise self._error(
+                f"{where}.transforms", settings.get("transforms"), f"reader {reader} needs `extract` first"
+            )
         return SourceRecipe(source, self._root(settings.get("root"), where), transforms)
 
     def _root(self, root: object, where: str) -> Path:
@@ -187,7 +189,9 @@ class _Loader:
         else:
             path = self._path.parent / root
         if not path.is_dir():
-            raise self._error(f"{where}.root", root, f"a folder; {path} is none (paths are relative to the recipe file)")
+            raise self._error(
+                f"{where}.root", root, f"a folder; {path} is none (paths are relative to the recipe file)"
+            )
         return path.resolve()
 
     def _transforms(self, entries: object, where: str) -> tuple[Transform, ...]:
@@ -196,7 +200,8 @@ class _Loader:
         return tuple(self._transform(entry, f"{where}.transforms[{place}]") for place, entry in enumerate(entries))
 
     def _transform(self, entry: object, where: str) -> Transform:
-        name, fields = (entry, {}) if isinstance(entry, str) else (None, None)
+        name: Any = entry if isinstance(entry, str) else None
+        fields: Any = {}
         if isinstance(entry, dict) and len(entry) == 1:
             name, fields = next(iter(entry.items()))
         if name not in TRANSFORMS:
@@ -219,7 +224,9 @@ class _Loader:
             raise self._error(where, data, f"a mapping with {', '.join(allowed)}")
         for key in data:
             if key not in allowed:
-                raise self._error(f"{where}.{key}".strip("."), data[key], f"unknown key; allowed are {', '.join(allowed)}")
+                raise self._error(
+                    f"{where}.{key}".strip("."), data[key], f"unknown key; allowed are {', '.join(allowed)}"
+                )
         for key in required:
             if key not in data:
                 raise self._error(f"{where}.{key}".strip("."), None, "is required")

@@ -55,7 +55,9 @@ def list_splits(plan: Plan) -> dict[str, list[Split]]:
     """Return the raw splits of every source of the recipe. Reads listings (and footers of tables), no data."""
     first = plan.stages[0]
     assert isinstance(first, MapStage)
-    return {name: chain.source.splits(chain.storage) for name, chain in first.chains.items()}
+    return {
+        entry.source.name: entry.source.splits(first.chains[entry.source.name].storage) for entry in plan.recipe.sources
+    }
 
 
 def run_plan(plan: Plan, output: LocalStorage, engine: Engine, report: Report) -> RunResult:
@@ -66,7 +68,9 @@ def run_plan(plan: Plan, output: LocalStorage, engine: Engine, report: Report) -
     """
     started = time.time()
     splits = list_splits(plan)
-    warnings = [f"source {name}: no file matches its `include`; it is empty" for name, some in splits.items() if not some]
+    warnings = [
+        f"source {name}: no file matches its `include`; it is empty" for name, some in splits.items() if not some
+    ]
     with claimed(plan, output):
         results: dict[str, StageResult] = {}
         for stage in plan.stages:

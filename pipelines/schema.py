@@ -36,9 +36,7 @@ TURNS = pa.list_(
 )
 """The turns of a conversation over `text`, in order, not overlapping; null = plain text."""
 
-HEADERS = pa.list_(
-    pa.struct([pa.field("name", pa.string()), pa.field("value", pa.string())])
-)
+HEADERS = pa.list_(pa.struct([pa.field("name", pa.string()), pa.field("value", pa.string())]))
 
 CORE = pa.schema(
     [

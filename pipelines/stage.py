@@ -61,7 +61,10 @@ class MapStage:
 class Reduce(Protocol):
     """What a group stage does with the ordered rows of a bucket."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """The ledger's word for the step."""
+        ...
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[Mapping[str, pa.RecordBatch]]:
         """Yield, for the stream of ordered batches (one key may span batches), rows by table.

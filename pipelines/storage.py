@@ -128,7 +128,7 @@ class LocalStorage:
             file, target = self.root / ATTEMPTS / attempt / name, self.root / path
             target.parent.mkdir(parents=True, exist_ok=True)
             _flush(file)
-            os.replace(file, target)
+            file.replace(target)
             _flush(target.parent)
 
     def discard(self, attempt: str) -> None:
@@ -148,7 +148,7 @@ class LocalStorage:
     def replace(self, path: str, record: bytes) -> None:
         """Rename a finished temporary file to `path`."""
         with self._written(path, record) as temporary:
-            os.replace(temporary, self.root / path)
+            temporary.replace(self.root / path)
             _flush((self.root / path).parent)
 
     def delete(self, path: str) -> None:

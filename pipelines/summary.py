@@ -123,7 +123,9 @@ def _losses(ledger: pa.Table) -> Table:
             total[0] += row["rows"]
             total[1] += row["bytes"]
     table = _table("source", "step", "account", "reason", "documents>", "text bytes>")
-    for (source, step, account, reason), (rows, size) in sorted(sums.items(), key=lambda item: (item[0][0], -item[1][0])):
+    for (source, step, account, reason), (rows, size) in sorted(
+        sums.items(), key=lambda item: (item[0][0], -item[1][0])
+    ):
         table.add_row(source, step, account, reason, *_numbers(rows, size))
     return table
 

@@ -1,7 +1,7 @@
 """What a transform is: a frozen dataclass, `RecordBatch -> RecordBatch`, whose fields are its thresholds.
 
 A transform never adds, removes or reorders rows. It may set `verdict` on rows (the engine then parts them off and
-counts them), fill or edit `text`, and add or drop declared columns. It sees kept rows only (`verdict` all null), and its
+counts them), fill or edit `text`, and add or drop declared columns. It sees kept rows only, and its
 result for a row depends on that row alone: `f(concat(a, b)) == concat(f(a), f(b))`. Rules compare integers.
 """
 
@@ -31,7 +31,7 @@ class Evidence:
 
 @runtime_checkable
 class Transform(Protocol):
-    """The protocol. Implementations are frozen dataclasses, picklable, registered by `name` in `pipelines.transforms`."""
+    """The protocol. Implementations are frozen dataclasses, picklable, registered in `transforms/registry.py`."""
 
     name: ClassVar[str]
     """The word that the recipe, the ledger and the rejects use."""

@@ -89,7 +89,9 @@ def _check_ledger(run: FinishedRun) -> str:
         stopped = sum(e.rows for e in entries if e.stage == stage and e.account in ("dropped", "errored", "merged"))
         rejected = sum(record.rows for record in run.files(stage, "rejects"))
         if stopped != rejected:
-            raise VerifyError(f"stage {stage}: the ledger says {stopped} documents stopped, the rejects hold {rejected}")
+            raise VerifyError(
+                f"stage {stage}: the ledger says {stopped} documents stopped, the rejects hold {rejected}"
+            )
     return f"ledger: {ledger.num_rows:,} entries balance, within every split and between the stages"
 
 
@@ -123,7 +125,9 @@ def _check_tokens(run: FinishedRun) -> Iterator[str]:
     for folder in manifest_folders(run.plan, run.files(_last(run), "tokens")):
         manifest = Manifest.load(run.storage.root / folder / MANIFEST_FILE)
         if manifest.recipe != run.plan.fingerprint:
-            raise VerifyError(f"{folder}: its manifest was made by recipe {manifest.recipe}, not {run.plan.fingerprint}")
+            raise VerifyError(
+                f"{folder}: its manifest was made by recipe {manifest.recipe}, not {run.plan.fingerprint}"
+            )
         for place in range(len(manifest.shards)):
             manifest.verify_shard(place)
             in_shards[manifest.source] |= set(manifest.open_shard(place).doc_ids().to_pylist())
@@ -140,8 +144,8 @@ def _check_tokens(run: FinishedRun) -> Iterator[str]:
     for source in expected.keys() | in_shards.keys():
         if expected[source] != in_shards[source]:
             raise VerifyError(
-                f"source {source}: {len(expected[source] ^ in_shards[source])} documents are in the documents table or in "
-                "the token shards but not in both\nhint: run the recipe again"
+                f"source {source}: {len(expected[source] ^ in_shards[source])} documents are in the documents table "
+                "or in the token shards but not in both\nhint: run the recipe again"
             )
 
 

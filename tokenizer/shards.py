@@ -18,6 +18,7 @@ import dataclasses
 import hashlib
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -281,6 +282,12 @@ class ShardWriter:
         for part in _index_parts(lengths):
             self._idx.write(part)
         return _summary(self._checker, self._bin.summary(), self._idx.summary(), self._docs.summary())
+
+    def abort(self) -> None:
+        """Give up after an error: let go of the files, whatever is in them; nothing is raised."""
+        with suppress(OSError, pa.ArrowException):
+            self._parquet.close()
+        self._parquet.is_open = False  # or its destructor tries again
 
 
 def _summary(checker: _Checker, bin: FileSummary, idx: FileSummary, docs: FileSummary) -> ShardSummary:

@@ -30,7 +30,7 @@ from pipelines.engines.engine import (
     side_files,
     sweep,
 )
-from pipelines.engines.grouping import Bucket, bucket_id, bucket_label, reduce_bucket, scatter, scatter_folder
+from pipelines.engines.grouping import Bucket, bucket_id, reduce_bucket, scatter, scatter_folder
 from pipelines.engines.mapping import map_split
 from pipelines.errors import HeadraceError, WorkerDied
 from pipelines.sources.source import BatchLimits, Split
@@ -137,9 +137,7 @@ class DatatroveEngine:
         ids = {bucket_id(stage, number, list(inputs.commits)): number for number in numbers}
         files: tuple = ()
         if len(find_committed(stage.folder, list(ids), output)) < stage.buckets:
-            scatters = {
-                commit.split: ScatterWork(stage, commit, output, self._limits) for commit in inputs.commits
-            }
+            scatters = {commit.split: ScatterWork(stage, commit, output, self._limits) for commit in inputs.commits}
             scattered = self._finish(scatter_folder(stage), f"{stage.name} (scatter)", scatters, output, report)
             files = tuple(file for commit in scattered.commits for file in commit.files)
         works = {
@@ -195,7 +193,7 @@ def _result(future: Future, running: Mapping[Future, tuple[str, Work]]) -> Commi
         at_work = ", ".join(str(work) for _, work in running.values())
         raise WorkerDied(
             f"a worker process was killed (out of memory, or from outside) near: {at_work or 'the last split'}\n"
-            "hint: run the same command again, it goes on from what is committed; with fewer --workers if memory is short"
+            "hint: run the same command again, it goes on; with fewer --workers if memory is short"
         ) from error
 
 
@@ -235,7 +233,7 @@ def _explained(error: BaseException, work: Work) -> HeadraceError:
 
 
 def _run_rank(work: Work, rank: int, world_size: int, logs: str) -> Commit:
-    """Run one work as one rank of a datatrove executor and return its commit; raises `HeadraceError` naming the split."""
+    """Run one work as one rank of a datatrove executor and return its commit; `HeadraceError` names the split."""
     from datatrove.executor.local import LocalPipelineExecutor
     from loguru import logger
 

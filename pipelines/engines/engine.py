@@ -1,4 +1,4 @@
-"""What an engine offers, `map` and `group`, and what all of them do alike: find what is missing, sweep what is stale."""
+"""What an engine offers, `map` and `group`, and what all of them do alike: find what is missing, sweep what is not."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from pipelines.commit import Commit, FileRecord, commit_path
 from pipelines.errors import LedgerImbalance
 from pipelines.ledger import SplitLedger, check_split
 from pipelines.schema import CORE, REJECTS, with_columns
-from pipelines.sinks.sink import Output, Pending, Place, Sink
+from pipelines.sinks.sink import Output, Place, Sink
 from pipelines.sinks.tables import TableOutput, count_by_source, text_bytes
 from pipelines.sources.source import BatchLimits, RawAccount, Split
 from pipelines.stage import MapStage
@@ -39,9 +39,7 @@ class Parted(NamedTuple):
     stops: np.ndarray
 
 
-def map_split(
-    stage: MapStage, split: Split, output: Storage, side: dict[str, pa.Table], limits: BatchLimits
-) -> Commit:
+def map_split(stage: MapStage, split: Split, output: Storage, side: dict[str, pa.Table], limits: BatchLimits) -> Commit:
     """Carry out a map stage for one split and commit it; returns the commit record.
 
     `side` holds the stage's side tables by name, cut to this split. Raises `LedgerImbalance` when rows were lost.
@@ -65,7 +63,7 @@ def map_split(
 def apply_all(
     transforms: list[Transform], batch: pa.RecordBatch, ledger: SplitLedger
 ) -> tuple[pa.RecordBatch, pa.RecordBatch]:
-    """Send a batch as it was read through the chain; returns the kept rows, and the rejects in the order of the records.
+    """Send a batch as it was read through the chain; returns kept rows, and rejects in the order of the records.
 
     That order, and not the order of the steps, is what stays the same however rows are grouped into batches.
     """
@@ -124,7 +122,7 @@ def part(batch: pa.RecordBatch, step: int, name: str, ledger: SplitLedger) -> Pa
 
 
 def count_read(batch: pa.RecordBatch, kind: str, ledger: SplitLedger) -> None:
-    """Enter rows as they arrive: from an earlier stage as `in`; from a source its text as `added` (its rows are `seen`)."""
+    """Enter rows as they arrive: from an earlier stage as `in`, from a source their text as `added`."""
     account, reason = ("in", "") if kind == COMMITTED else ("added", "read")
     for source, num_rows, num_bytes in count_by_source(batch):
         _add(ledger, 0, "read", account, source, num_rows, num_bytes, reason)
@@ -175,11 +173,19 @@ class Writing:
     def __enter__(self) -> Writing:
         """Open the files."""
         self._exit.callback(self._place.storage.discard, self._place.attempt)
-        self._sinks = {output.table: output.open(self._place) for output in self._outputs}
+        try:
+            for output in self._outputs:
+                self._sinks[output.table] = output.open(self._place)
+        except BaseException as error:
+            self.__exit__(error)
+            raise
         return self
 
     def __exit__(self, *error: object) -> None:
         """Discard what was not published."""
+        if error[0]:
+            for sink in self._sinks.values():
+                sink.abort()
         self._exit.close()
 
     def write(self, table: str, rows: pa.RecordBatch) -> None:

@@ -46,6 +46,10 @@ class Sink(Protocol):
         """Finish the files."""
         ...
 
+    def abort(self) -> None:
+        """Close the files of a failed attempt; what is in them does not matter, nothing is raised."""
+        ...
+
 
 class Output(Protocol):
     """The description of a sink."""

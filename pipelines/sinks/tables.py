@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
+from contextlib import suppress
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -65,9 +66,17 @@ class TableSink:
         self._writer.close()
         self._file.close()
         path = f"{self._place.folder}/{self._table}/{self._place.split_id[:16]}-{self._file.sha256[:16]}.parquet"
-        detail = {"sources": {source: sums for source, sums in sorted(self._by_source.items())}}
+        detail = {"sources": dict(sorted(self._by_source.items()))}
         record = FileRecord(self._table, path, self._file.size, self._file.sha256, self._rows, detail=detail)
         return [Pending(f"{self._table}.parquet", record)]
+
+    def abort(self) -> None:
+        """Close the file of a failed attempt."""
+        with suppress(OSError, pa.ArrowException):
+            self._writer.close()
+        self._writer.is_open = False  # or its destructor tries again
+        with suppress(OSError):
+            self._file.close()
 
     def _write_group(self, rows: pa.Table) -> None:
         group = rows.combine_chunks()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Iterator
+from contextlib import suppress
 from urllib.parse import quote
 
 import numpy as np
@@ -63,6 +64,11 @@ class TokenShardsSink:
                 self._shards[key] = _Shard(f"shard-{len(self._shards):05d}", self._output.encoding, self._place)
             self._shards[key].write(rows)
 
+    def abort(self) -> None:
+        """Close the files of a failed attempt."""
+        for shard in self._shards.values():
+            shard.abort()
+
     def close(self) -> list[Pending]:
         """Finish all shards, and name each by its first doc_id (so names sort in canonical order) and its content."""
         pending = []
@@ -77,14 +83,20 @@ class _Shard:
 
     def __init__(self, name: str, encoding: str, place: Place) -> None:
         self._name, self._place = name, place
-        files = [place.storage.create(place.attempt, name + suffix) for suffix in SUFFIXES.values()]
-        self._writer = ShardWriter(*files, encoding_named(encoding))
-        self._files = files
+        self._files = [place.storage.create(place.attempt, name + suffix) for suffix in SUFFIXES.values()]
+        bin_file, idx_file, docs_file = self._files
+        self._writer = ShardWriter(bin_file, idx_file, docs_file, encoding_named(encoding))
         self._text_bytes = 0
 
     def write(self, rows: pa.RecordBatch) -> None:
         self._text_bytes += pc.sum(text_bytes(rows)).as_py() or 0
         self._writer.write(rows.select(GIVEN.names))
+
+    def abort(self) -> None:
+        self._writer.abort()
+        for file in self._files:
+            with suppress(OSError):
+                file.close()
 
     def close(self, source: str, partition: dict[str, str | None]) -> list[Pending]:
         summary = self._writer.close()
@@ -116,7 +128,9 @@ class _Shard:
 
 def partition_folder(column: str, value: str | None) -> str:
     """Return the folder of a partition: "language=de"; nothing in a value can lead out of it."""
-    return f"{column}={quote(value, safe='').replace('_', '%5F').replace('.', '%2E') if value is not None else NO_VALUE}"
+    return (
+        f"{column}={quote(value, safe='').replace('_', '%5F').replace('.', '%2E') if value is not None else NO_VALUE}"
+    )
 
 
 def _by_partition(batch: pa.RecordBatch, columns: tuple[str, ...]) -> Iterator[tuple[Key, pa.RecordBatch]]:

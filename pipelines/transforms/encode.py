@@ -14,7 +14,6 @@ from tokenizer.chat import LOSS, TURN_FAULTS, turn_faults
 from tokenizer.encode import encode_documents
 from tokenizer.encodings import encoding_named
 
-
 NO_TEXT = 255
 """A fault beside those of `TURN_FAULTS`."""
 

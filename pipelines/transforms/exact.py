@@ -50,10 +50,7 @@ class TextHash:
         """Hash every text; null hashes as the empty text."""
         prefixes = batch.column("source").to_pylist() if self.scope == "source" else [""] * batch.num_rows
         texts = batch.column("text").cast(pa.large_binary())
-        hashes = [
-            xxhash.xxh3_128_digest(prefix.encode() + b"\x00" + (text.as_buffer() or b"") if prefix else text.as_buffer() or b"")
-            for prefix, text in zip(prefixes, texts, strict=True)
-        ]  # fmt: skip
+        hashes = [_digest(prefix, text.as_buffer()) for prefix, text in zip(prefixes, texts, strict=True)]
         priority = pa.array(np.full(batch.num_rows, self.priority, np.int32))
         columns = [*batch.columns, pa.array(hashes, DOC_ID), priority]
         return pa.RecordBatch.from_arrays(columns, schema=pa.schema([*batch.schema, *self.adds]))
@@ -61,6 +58,15 @@ class TextHash:
     def evidence(self, batch: pa.RecordBatch) -> list[list[Evidence]]:
         """It has no rule."""
         return [[] for _ in range(batch.num_rows)]
+
+
+def _digest(prefix: str, text: pa.Buffer | None) -> bytes:
+    """Hash a text where it lies; a prefix (and a zero byte) sets the texts of sources apart."""
+    if not prefix:
+        return xxhash.xxh3_128_digest(text or b"")
+    state = xxhash.xxh3_128(prefix.encode() + b"\x00")
+    state.update(text or b"")
+    return state.digest()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -97,7 +103,11 @@ class ExactDuplicate:
         """Say for every row whether an earlier document has its text."""
         found = self(batch).column("verdict").to_pylist()
         return [
-            [Evidence(self.name, verdict["value"] if verdict else "no earlier copy", "the first of its text", not verdict)]
+            [
+                Evidence(
+                    self.name, verdict["value"] if verdict else "no earlier copy", "the first of its text", not verdict
+                )
+            ]
             for verdict in found
         ]
 

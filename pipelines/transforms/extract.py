@@ -8,8 +8,8 @@ means nothing in a text, and databases and C strings choke on it.
 
 Every page costs bounded work, by counts and not by clocks: bytes, and the elements, depth and attributes that
 `markup.measure_markup` finds before a parser sees them. The worst page found within the default bounds takes
-resiliparse 3 and trafilatura 10 CPU seconds. The libraries keep no state between pages. Ordinary pages a CPU second:
-resiliparse about 800 (60 MB), trafilatura about 70 (5 MB).
+resiliparse 3 and trafilatura 6 CPU seconds. The libraries keep no state between pages. Ordinary pages a CPU second:
+resiliparse about 700 (50 MB), trafilatura about 70 (5 MB).
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Parsers and extractors are linear in ordinary pages and quadratic, or worse, in 
 elements, formatting elements left open that are built anew in every paragraph, one tag with a million attributes. Three
 counts bound them all. They follow the tokenizer of the HTML standard (section 13.2.5) and the part of its tree
 construction that decides which end tag closes what, and where in doubt they count too much: what only looks like markup
-is markup unless the standard surely says otherwise. Cost: about 700 MB a CPU second.
+is markup unless the standard surely says otherwise. Cost: about 500 MB a CPU second.
 """
 
 from __future__ import annotations

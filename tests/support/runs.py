@@ -38,14 +38,18 @@ sources:
   conversations:
     reader: conversations
     root: {shared}/instructions
-    include: ["llama_factory/identity.json", "llama_factory/v1_sft_demo.jsonl", "stanford_alpaca/*.jsonl",
-              "self_instruct/data/*.jsonl"]
+    include: ["llama_factory/identity.json", "llama_factory/v1_sft_demo.jsonl", "self_instruct/data/*.jsonl"]
     transforms: [language]
   code:
     reader: code
     repository: cpython
     root: sysconfig:stdlib
     include: ["json/**/*.py", "email/**/*.py", "encodings/*.py", "this.py"]
+  copies:
+    reader: code
+    repository: fork
+    root: sysconfig:stdlib
+    include: ["json/**/*.py", "this.py", "bisect.py"]
 deduplicate: {{exact: all}}
 output: {{buckets: 3, partition_by: [language]}}
 """

@@ -163,6 +163,23 @@ def test_wrong_checksum_keeps_the_record_and_says_so() -> None:
     assert second.origin.offset == len(bad)
 
 
+def test_wrong_checksum_marks_every_record_of_its_member() -> None:
+    data = gzip.compress(PLAIN)[:-8] + b"8 bytes."
+    assert [event.damage for event in events(data)] == [("member_checksum",)] * 4
+
+
+def test_padding_before_a_cut_is_damage() -> None:
+    (_, gap) = events(gzip.compress(RECORDS[0] + bytes(random.Random(0).choices(b"\0\n", k=5000)))[:-100])
+    assert gap.cause == "member_cut"
+
+
+def test_bomb_is_stopped() -> None:
+    data = gzip.compress(_HUGE + bytes(100 << 20), 1)
+    (bomb,) = read_archive(io.BytesIO(data), len(data), MAX_BLOCK)
+    assert (bomb.damage, bomb.origin) == (("body_cut", "member_bomb"), Origin(0, len(data), 0))
+    assert 62 << 20 <= bomb.block_size <= 64 << 20
+
+
 def test_member_cut_in_the_middle_loses_only_its_tail() -> None:
     half = MEMBERS[2][: len(MEMBERS[2]) // 2]
     first, cut, last = events(MEMBERS[0] + half + MEMBERS[1])
@@ -332,6 +349,7 @@ def test_find_record_wants_a_field_and_a_line_of_its_own() -> None:
     assert find_record(b"text WARC/1.0\r\nWARC-Type: x\r\n", 0) == 5
     assert find_record(b"x http://a/ 1.2.3.4 20080430204825 text/html 1\n", 0) is None
     assert find_record(b"x\nhttp://a/ 1.2.3.4 20080430204825 text/html 1\n", 0) == 2
+    assert find_record(b"http://a/ 1.2.3.4 20080430204825 text/html 1\n", 3) is None
 
 
 # --- deflate -------------------------------------------------------------------------------------------------------
@@ -359,6 +377,13 @@ def test_inflate_gives_all_that_decodes(seed: bytes, repeats: int, data: st.Data
     coded = bytes(packed[: data.draw(st.integers(0, len(packed)))])
     out, _ = drain(inflate(lambda offset, size: coded[offset : offset + size], 0, len(coded), 15))
     assert out == bytewise(coded, 15)
+
+
+def test_inflate_of_a_cut_stream_gives_what_zlib_holds_back() -> None:
+    data = zlib.compress(bytes(3_000_000), 9)
+    for cut in range(len(data) * 34 // 100, len(data) * 36 // 100):  # around the first MiB of output
+        out, end = drain(inflate(lambda offset, size, cut=cut: data[offset : min(cut, offset + size)], 0, cut, 15))
+        assert (len(out), end.stop, end.damage) == (len(bytewise(data[:cut], 15)), cut, "member_cut")
 
 
 def test_inflate_across_large_outputs_knows_where_the_stream_ends() -> None:
@@ -435,6 +460,7 @@ def test_decoded_body_is_bounded(body: bytes) -> None:
         (b"5\r\nhello\r\n6\r\n wo", b"hello wo", ("chunk_cut",)),
         (b"5\r\nhello\r\n", b"hello", ("chunk_cut",)),
         (b"5\r\nhello\r\nrest is not chunked", b"hellorest is not chunked", ("chunk_wrong",)),
+        (b"5\r\nhello\r\n2\r\nab3\r\nxyz\r\n0\r\n\r\n", b"helloab3\r\nxyz\r\n0\r\n\r\n", ("chunk_wrong",)),
         (b"<html>never chunked", b"<html>never chunked", ()),
         (b"12\nis a line of text, no chunk", b"12\nis a line of text, no chunk", ()),
         (b"", b"", ()),

@@ -8,10 +8,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import xxhash
+from pipelines.sources.code import EXTENSIONS, Code, programming_language
 
 from pipelines.errors import RecipeError
 from pipelines.schema import CORE
-from pipelines.sources.code import EXTENSIONS, Code, programming_language
 from pipelines.sources.source import BatchLimits, RawAccount
 from pipelines.storage import LocalStorage
 

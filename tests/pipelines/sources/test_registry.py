@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("pipelines.sources.commoncrawl")
 
 from pipelines.sources.code import Code
+
 from pipelines.sources.registry import SOURCES
 
 

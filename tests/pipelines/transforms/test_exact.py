@@ -49,7 +49,9 @@ def test_one_document_a_key_stays_whatever_the_batches(keys, places):
     batch = batch_of(document(natural_key=str(number)) for number in sorted(keys))
     pieces = cut(batch, [place for place in places if place <= len(keys)])
     rows = [row for tables in SameKey()(iter(pieces)) for row in tables["documents"].to_pylist()]
-    assert [row["natural_key"] for row in rows if row["verdict"] is None] == [str(number) for number in sorted(set(keys))]
+    assert [row["natural_key"] for row in rows if row["verdict"] is None] == [
+        str(number) for number in sorted(set(keys))
+    ]
     assert {row["verdict"]["reason"] for row in rows if row["verdict"]} <= {"same_key"}
 
 
