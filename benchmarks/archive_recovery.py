@@ -2,10 +2,9 @@
 
     python benchmarks/archive_recovery.py [FOLDER] [--json FILE]
 
-A record counts as kept by warcio or fastwarc when its payload (a response, resource or conversion, codings undone)
-can be read to its end without an exception; after the first exception of the iteration nothing more is. A header that
-is cut before its length (warcio gives an empty payload) is no record. `missed` are records that a peer keeps
-and we do not, `differ` those whose payload no peer gives as we do: both should be 0. `balanced` says that the bytes of
+A record (response, resource or conversion) counts as kept by warcio or fastwarc when its iteration gives it; a header
+that is cut before its length (warcio gives an empty payload) is no record. `missed` are records that a peer keeps and
+we do not, `differ` those that peers decode, none of them as we do: both should be 0. `balanced` says that the bytes of
 records and gaps add up to the file's size. CPU seconds are for reading alone, best of three.
 """
 
@@ -18,10 +17,14 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 from fastwarc.warc import ArchiveIterator as FastwarcIterator
 from warcio.archiveiterator import ArchiveIterator as WarcioIterator
+from warcio.recordloader import ArcWarcRecord
 
 from pipelines.sources.archive import read_archive
 from pipelines.sources.commoncrawl import CommonCrawl
@@ -31,8 +34,8 @@ from pipelines.storage import LocalStorage, StoredFile
 ROW_TYPES = ("response", "resource", "conversion")
 DEFAULT_FOLDER = Path(__file__).resolve().parents[1] / "../shared/data/warc"
 
-Kept = list[tuple[str, bytes]]
-"""Key (record id, else URI) and xxh3_128 of the payload, in file order."""
+Kept = list[tuple[str, bytes | None]]
+"""Key (record id, else URI) and xxh3_128 of the payload (None: not decoded by this reader), in file order."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -63,40 +66,69 @@ def compare_all(folder: Path) -> list[Comparison]:
     return [compare(path, path.relative_to(folder).as_posix()) for path in files]
 
 
-def _kept_by(reader: Callable[[Path], Iterator[tuple[str, bytes]]], path: Path) -> Kept:
+def _kept_by(reader: Callable[[Path], Iterator[tuple[str, bytes | None]]], path: Path) -> Kept:
     kept: Kept = []
     try:
         for key, payload in reader(path):
-            kept.append((key, content_hash(payload)))
+            kept.append((key, None if payload is None else content_hash(payload)))
     except Exception as error:  # a peer may fail in any way: it keeps what came before
         logging.debug("%s: %s", path, error)
     return kept
 
 
-def _warcio(path: Path) -> Iterator[tuple[str, bytes]]:
+def _warcio(path: Path) -> Iterator[tuple[str, bytes | None]]:
     with path.open("rb") as file:
         for record in WarcioIterator(file):
             fields = record.rec_headers
             uri = fields.get_header("WARC-Target-URI") or fields.get_header("uri") or ""
             if record.rec_type not in ROW_TYPES or uri.startswith("dns:"):
                 continue
-            payload = record.content_stream().read()
-            if payload or fields.get_header("Content-Length") or fields.get_header("length"):
+            payload = _payload(partial(_decoded, record))
+            if payload != b"" or fields.get_header("Content-Length") or fields.get_header("length"):
                 yield _bare(fields.get_header("WARC-Record-ID") or uri), payload
 
 
-def _fastwarc(path: Path) -> Iterator[tuple[str, bytes]]:
+def _decoded(record: ArcWarcRecord) -> bytes:
+    payload: bytes = record.content_stream().read()
+    return payload
+
+
+def _fastwarc(path: Path) -> Iterator[tuple[str, bytes | None]]:
+    """Read decoded as far as fastwarc gets: a coding that it cannot undo ends its iteration. Then the rest as it is."""
+    num_decoded = 0
+    try:
+        for key, payload in _fastwarc_records(path, "all"):
+            num_decoded += 1
+            yield key, payload
+    except OSError as error:
+        logging.debug("%s: %s", path, error)
+        for key, _ in islice(_fastwarc_records(path, "none"), num_decoded, None):
+            yield key, None
+
+
+def _fastwarc_records(path: Path, auto_decode: Literal["none", "all"]) -> Iterator[tuple[str, bytes | None]]:
     with path.open("rb") as file:
-        for record in FastwarcIterator(file, parse_http=True, auto_decode="all"):
+        for record in FastwarcIterator(file, parse_http=True, auto_decode=auto_decode):
             fields, kind = record.headers, str(record.record_type).rpartition(".")[2]
-            if kind in ROW_TYPES and not (fields.get("WARC-Target-URI") or "").startswith("dns:"):
-                yield _bare(fields.get("WARC-Record-ID") or fields.get("WARC-Target-URI") or ""), record.reader.read()
+            uri = fields.get("WARC-Target-URI") or ""
+            if kind in ROW_TYPES and not uri.startswith("dns:"):
+                yield _bare(fields.get("WARC-Record-ID") or uri), _payload(record.reader.read)
+
+
+def _payload(read: Callable[[], bytes]) -> bytes | None:
+    """Return a peer's payload, None where it fails to decode it; it may go on with the next record."""
+    try:
+        return read()
+    except Exception as error:  # a peer may fail in any way
+        logging.debug("%s", error)
+        return None
 
 
 def _ours(path: Path) -> tuple[Kept, int, bool]:
     """Return our rows that are no errors (dropped ones are read, and refused by rule), errors, and the balance."""
     split = Split("archives", (StoredFile(path.name, path.stat().st_size),))
-    account, kept, errored = RawAccount(), [], 0
+    account, errored = RawAccount(), 0
+    kept: Kept = []
     for batch in CommonCrawl("archives", ("**",)).read(split, LocalStorage(path.parent), BatchLimits(), account):
         for row in batch.select(["natural_key", "url", "content_hash", "verdict"]).to_pylist():
             if row["verdict"] is not None and row["verdict"]["outcome"] == "errored":
@@ -118,7 +150,8 @@ def _shortfall(ours: Kept, *peers: Kept) -> tuple[tuple[str, ...], tuple[str, ..
         count: dict[str, int] = defaultdict(int)
         for key, digest in peer:
             count[key] += 1
-            theirs[key].add(digest)
+            if digest is not None:
+                theirs[key].add(digest)
         missed += [key for key, number in count.items() if number > len(have[key])]
     differ = [key for key, digests in theirs.items() if have[key] and not digests & set(have[key])]
     return tuple(dict.fromkeys(missed)), tuple(differ)

@@ -7,7 +7,8 @@ One row an entry, in long form. For documents, at every step of every split:
 
 where all but `in` and `out` are by reason, and bytes are those of text (0 before extraction). `in` of a step and `out`
 of the step before it are counted separately and must agree, within a split and between stages. For the raw bytes of a
-source (table "raw"): in = out + gap[reason]. Tables other than documents count rows. The ledger holds data only: no time, host or attempt.
+source (table "raw"): in = out + gap[reason]. Tables other than documents count rows. The ledger holds data only: no
+time, host or attempt.
 """
 
 from __future__ import annotations

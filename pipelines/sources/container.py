@@ -163,14 +163,13 @@ class Member:
 class Container:
     """Opens the members of one file and looks for the next one behind damage."""
 
-    def __init__(self, raw: RawFile, keep: int, *, whole: bool = False) -> None:
-        """Hold at most `keep` decoded bytes of a member in memory; `whole`: the file is one record or gap.
+    def __init__(self, raw: RawFile, keep: int) -> None:
+        """Hold at most `keep` decoded bytes of a member in memory.
 
         Work on damage (scanning, probing, decoding again) is counted in bytes; when it passes 64 MiB + 16 times the
         file size, the rest of the file is given up, so that no file can cost more than linear time.
         """
         self.raw = raw
-        self._whole = whole
         self.keep = keep
         self._effort = _EFFORT_FLOOR + _EFFORT_RATIO * raw.size
         self._latest: tuple[int, Member | None] = (-1, None)
@@ -196,7 +195,7 @@ class Container:
 
     def find(self, start: int, stop: int) -> int:
         """Return the first offset in [start, stop) where a member begins or a record header stands, else `stop`."""
-        position, step = stop if self._whole else start, FIRST_STEP
+        position, step = start, FIRST_STEP
         while position < stop and not self.exhausted:
             found = self._find_in_window(position, min(step, stop - position))
             if found is not None:

@@ -37,6 +37,32 @@ def test_a_discarded_attempt_is_gone(tmp_path):
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
+def test_links_are_listed_only_where_they_stay_below_the_root(tmp_path):
+    outside, root = tmp_path / "outside", tmp_path / "root"
+    (root / "a").mkdir(parents=True)
+    outside.mkdir()
+    (root / "a/real").write_text("real")
+    (outside / "secret").write_text("secret")
+    (outside / "back").symlink_to(root / "a/real")
+    links = {
+        "inside": root / "a/real",
+        "relative": "a/real",
+        "absolute": outside / "secret",
+        "upwards": "../outside/secret",
+        "twice": root / "absolute",
+        "and_back": outside / "back",
+        "folder": outside,
+        "broken": root / "none",
+        "loop": root / "loop",
+    }
+    for name, target in links.items():
+        (root / name).symlink_to(target)
+    expected = [StoredFile(path, 4) for path in ("a/real", "and_back", "inside", "relative")]
+    assert sorted(LocalStorage(root).list()) == expected
+    (tmp_path / "linked").symlink_to(root)
+    assert sorted(LocalStorage(tmp_path / "linked").list()) == expected, "the root itself may be a link"
+
+
 @pytest.mark.parametrize(
     ("number", "said"),
     [(errno.ENOSPC, "free some space and run the same command again"), (errno.EACCES, "choose another --output")],

@@ -41,7 +41,7 @@ def main() -> None:
             storage = FaultyStorage(killed, log=killed.with_suffix(".log"), point=Point(number, when))
             storage.log.unlink(missing_ok=True)
             status = in_child(lambda storage=storage: runs.run_recipe(options.recipe, storage))
-            committed = len(list(killed.rglob("commits/*.json")))
+            committed = stage_commits(killed)
             again = options.folder / "again.json"
             finished = in_child(lambda killed=killed, again=again: finish(options.recipe, killed, again))
             counts = json.loads(again.read_text())
@@ -53,12 +53,18 @@ def main() -> None:
                         "killed": status == -signal.SIGKILL,
                         "finished": finished == 0,
                         "same": tree_hashes(killed) == expected,
+                        "all": stage_commits(reference),
                         "committed": committed,
                         **counts,
                     }
                 ),
                 flush=True,
             )
+
+
+def stage_commits(output: Path) -> int:
+    """Count the splits and buckets that are committed, without the scatters of unfinished group stages."""
+    return len(list(output.glob("stages/*/commits/*.json")))
 
 
 def finish(recipe: Path, output: Path, counts: Path) -> None:

@@ -63,6 +63,28 @@ def small_recipe(folder: Path) -> Path:
     return path
 
 
+def tiny_recipe(folder: Path) -> Path:
+    """Write a recipe of three small files into a folder and return its path."""
+    path = folder / "tiny.yaml"
+    path.write_text(
+        f"""
+sources:
+  web:
+    reader: commoncrawl
+    root: {SHARED.resolve()}/warc
+    include: ["commoncrawl/whirlwind.warc.gz", "odd/warcio-example-bad-non-chunked.warc.gz"]
+    transforms: [extract]
+  conversations:
+    reader: conversations
+    root: {SHARED.resolve()}/instructions
+    include: ["llama_factory/identity.json"]
+deduplicate: {{exact: all}}
+output: {{buckets: 2}}
+"""
+    )
+    return path
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class ShuffledStorage(LocalStorage):
     """Lists files in an order of its own."""

@@ -273,6 +273,10 @@ HOSTILE = {
     "members with headers inside": (_STORED + b"WARC/1.0\r\n\r\n") * 30_000,
     "every length too large": _HUGE * 10_000,
     "every length too large, one member": gzip.compress(_HUGE * 10_000),
+    "every length too large, a member each": gzip.compress(_HUGE, mtime=0) * 3000,
+    "every length too large, members of 60 bytes": b"".join(
+        gzip.compress((_HUGE * 3000)[start : start + 60], mtime=0) for start in range(0, 3000 * len(_HUGE), 60)
+    ),
     "lines like ARC": (b"http:" + b" 1.1.1.1 20080808" * 2000 + b"\n") * 50,
     "one line like ARC": b"http://a 1.1.1.1 " * 100_000,
 }

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pipelines.errors import RecipeError
 from pipelines.schema import CORE
 from pipelines.sources import conversations
-from pipelines.sources.conversations import Conversations, NotAConversation, Turn, join_turns, read_turns
+from pipelines.sources.conversations import Conversations, NotAConversationError, Turn, join_turns, read_turns
 from pipelines.sources.source import BatchLimits, RawAccount
 from pipelines.storage import LocalStorage
 
@@ -162,7 +162,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("row", "expected"), REFUSED, ids=lambda value: str(value)[:60])
 def test_what_is_no_conversation_says_why(row, expected):
-    with pytest.raises(NotAConversation) as caught:
+    with pytest.raises(NotAConversationError) as caught:
         read_turns(row)
     assert caught.value.reason == expected
     assert len(str(caught.value)) < 300
@@ -231,7 +231,7 @@ JSON = st.recursive(
 def test_any_json_is_a_conversation_or_refused(row):
     try:
         turns = read_turns(row)
-    except NotAConversation:
+    except NotAConversationError:
         return
     assert turns
     assert all(turn.content for turn in turns)

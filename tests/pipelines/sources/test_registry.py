@@ -5,13 +5,8 @@ from __future__ import annotations
 import dataclasses
 import pickle
 
-import pytest
-
-pytest.importorskip("pipelines.sources.commoncrawl")
-
-from pipelines.sources.code import Code
-
 from pipelines.sources.registry import SOURCES
+from pipelines.sources.source_code import Code
 
 
 def test_every_kind_is_registered_under_its_own_word():
