@@ -69,7 +69,7 @@ def run_plan(plan: Plan, output: LocalStorage, engine: Engine, report: Report) -
     started = time.time()
     splits = list_splits(plan)
     warnings = [
-        f"source {name}: no file matches its `include`; it is empty" for name, some in splits.items() if not some
+        f"source {name}: no file matches its `include` (links that lead out of `root` are not followed)" for name, some in splits.items() if not some
     ]
     with claimed(plan, output):
         results: dict[str, StageResult] = {}
