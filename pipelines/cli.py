@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from pipelines.errors import HeadraceError
+from pipelines.errors import HeadraceError, visible
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
@@ -23,7 +23,7 @@ def _explained(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*args, **options)
         except HeadraceError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(visible(str(error))) from error
 
     return run_command
 

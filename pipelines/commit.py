@@ -10,6 +10,7 @@ import dataclasses
 import json
 from typing import Any
 
+from pipelines.errors import VerifyError
 from pipelines.ledger import KEY, Entry
 from pipelines.storage import Storage
 
@@ -61,15 +62,40 @@ class Commit:
         )
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class CommittedTable:
+    """A table as it was committed: the storage that holds it, its name, and the commits of its stage in order."""
+
+    storage: Storage
+    table: str
+    commits: tuple[Commit, ...]
+
+    def files_of(self, commit: Commit) -> list[FileRecord]:
+        """Return the files of this table that one of the commits made."""
+        return [file for file in commit.files if file.table == self.table]
+
+    def files(self) -> list[FileRecord]:
+        """Return all files of the table, in order."""
+        return [file for commit in self.commits for file in self.files_of(commit)]
+
+
 def commit_path(folder: str, split_id: str) -> str:
     """Return where the commit record of a split lies, below a stage's folder."""
     return f"{folder}/commits/{split_id}.json"
 
 
 def read_commits(storage: Storage, folder: str) -> dict[str, Commit]:
-    """Return the commit records below a stage's folder by split id."""
+    """Return the commit records below a stage's folder by split id. Raises `VerifyError` for a damaged one."""
     found = {}
     for file in storage.list(f"{folder}/commits"):
-        commit = Commit.from_json(storage.read(file.path))
+        try:
+            commit = Commit.from_json(storage.read(file.path))
+            if file.path != commit_path(folder, commit.split):
+                raise ValueError(f"it speaks of split {commit.split}")
+        except (ValueError, KeyError, TypeError) as error:
+            raise VerifyError(
+                f"{file.path}: is no commit record ({type(error).__name__}: {error})\n"
+                "hint: delete it and run the recipe again"
+            ) from error
         found[commit.split] = commit
     return found

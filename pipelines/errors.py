@@ -33,3 +33,11 @@ class LedgerImbalance(HeadraceError):
 
 class VerifyError(HeadraceError):
     """What lies on disk differs from what its manifest, ledger or commit says."""
+
+
+def visible(text: str) -> str:
+    """Return text as a terminal may be given it: lines as they are, and escapes for what does not print.
+
+    Paths, URLs and causes come from the input, and could otherwise move the cursor or write over what was said.
+    """
+    return "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)

@@ -7,6 +7,7 @@ deduplication) are taken from the tables of their stages.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.commit import CommittedTable
 from pipelines.engines.engine import read_side
 from pipelines.errors import VerifyError
 from pipelines.finished import FinishedRun, open_run
@@ -65,12 +67,9 @@ def explain_document(output: Path, doc_id: str) -> Explanation:
 
 
 def _id_range(doc_id: str) -> tuple[bytes, bytes]:
-    try:
-        return bytes.fromhex(doc_id.ljust(32, "0")), bytes.fromhex(doc_id.ljust(32, "f"))
-    except ValueError as error:
-        raise VerifyError(
-            f"doc_id {doc_id!r}: is no hex number of at most 32 digits\nhint: copy it from a table"
-        ) from error
+    if not re.fullmatch("[0-9a-fA-F]{1,32}", doc_id):
+        raise VerifyError(f"doc_id {doc_id!r}: is no hex number of at most 32 digits\nhint: copy it from a table")
+    return bytes.fromhex(doc_id.ljust(32, "0")), bytes.fromhex(doc_id.ljust(32, "f"))
 
 
 def _find(run: FinishedRun, ids: tuple[bytes, bytes], asked: str) -> list[tuple[str, str, dict[str, Any]]]:
@@ -165,7 +164,9 @@ def _last_stage(run: FinishedRun, row: dict[str, Any]) -> Iterator[Line]:
     stage = run.plan.stages[-1]
     assert isinstance(stage, MapStage)
     sides = {
-        side.table: read_side(side, [file.path for file in run.files(side.stage, side.table)], run.storage)
+        side.given.table: read_side(
+            side, CommittedTable(run.storage, side.given.table, tuple(run.commits[side.given.stage]))
+        )
         for side in stage.side
     }
     transforms = tuple(

@@ -39,7 +39,11 @@ def open_run(output: Path) -> FinishedRun:
                 "hint: give the folder that `headrace run --output` wrote; run that command again if it was interrupted"
             )
     stored = storage.read(RECIPE_FILE)
-    recipe = recipe_of_resolved(output / RECIPE_FILE, json.loads(stored), roots_of(output))
+    try:
+        resolved = json.loads(stored)
+    except ValueError as error:
+        raise VerifyError(f"{output / RECIPE_FILE}: is no JSON ({error})\nhint: run the recipe anew") from error
+    recipe = recipe_of_resolved(output / RECIPE_FILE, resolved, roots_of(output))
     plan = build_plan(recipe, storage)
     if plan.resolved_json() != stored:
         raise VerifyError(

@@ -16,17 +16,17 @@ MANIFEST_FILE = "manifest.json"
 LEDGER_FILE = "ledger.parquet"
 
 
-def manifest_folders(plan: Plan, files: Sequence[FileRecord]) -> list[str]:
-    """Return the folders that have a manifest: those with shards, and that of every source without any."""
-    return sorted(_shards_by_folder(plan, files))
-
-
 def write_manifests(plan: Plan, files: Sequence[FileRecord], ledger_sha256: str, output: Storage) -> list[str]:
-    """Write a manifest beside the shards of every partition (an empty one for an empty source); returns their paths.
+    """Write a manifest beside the shards of every partition (an empty one for an empty source); returns their paths."""
+    manifests = build_manifests(plan, files, ledger_sha256)
+    for path, manifest in manifests.items():
+        output.replace(path, manifest.to_json().encode())
+    return list(manifests)
 
-    `files` are those that the token shard sinks committed.
-    """
-    paths = []
+
+def build_manifests(plan: Plan, files: Sequence[FileRecord], ledger_sha256: str) -> dict[str, Manifest]:
+    """Return the manifests by their paths; `files` are those that the token shard sinks committed."""
+    manifests = {}
     for folder, records in sorted(_shards_by_folder(plan, files).items()):
         shards = sorted((_entry(record) for record in records), key=lambda shard: shard.first_doc_id or "")
         ledger = LedgerReference("../" * (folder.count("/") + 1) + LEDGER_FILE, ledger_sha256)
@@ -34,9 +34,8 @@ def write_manifests(plan: Plan, files: Sequence[FileRecord], ledger_sha256: str,
         encoding = encoding_named(plan.recipe.tokenizer.encoding)
         source = folder.split("/")[1]
         manifest = Manifest.build(source, partition, encoding, ledger, plan.fingerprint, shards)
-        paths.append(f"{folder}/{MANIFEST_FILE}")
-        output.replace(paths[-1], manifest.to_json().encode())
-    return paths
+        manifests[f"{folder}/{MANIFEST_FILE}"] = manifest
+    return manifests
 
 
 def _shards_by_folder(plan: Plan, files: Sequence[FileRecord]) -> dict[str, list[FileRecord]]:

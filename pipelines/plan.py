@@ -24,7 +24,7 @@ from pipelines.schema import CORE, IDENTITY, with_columns
 from pipelines.sinks.tables import TableOutput
 from pipelines.sinks.token_shards import TokenShards
 from pipelines.sources.committed import Committed
-from pipelines.stage import Chain, GroupStage, MapStage, Side, Stage
+from pipelines.stage import Chain, GroupStage, MapStage, Side, Stage, TableOf
 from pipelines.storage import LocalStorage, Storage
 from pipelines.transform import Transform
 from pipelines.transforms.encode import Encode
@@ -70,8 +70,7 @@ def build_plan(recipe: Recipe, output: Storage) -> Plan:
     stages.append(
         GroupStage(
             name="2-identify",
-            input_stage="1-read",
-            input_table=DOCUMENTS,
+            inputs=(TableOf("1-read", DOCUMENTS),),
             schema=read_schema,
             key="doc_id",
             order_by=("content_hash", "origin_path", "origin_offset"),
@@ -90,8 +89,7 @@ def build_plan(recipe: Recipe, output: Storage) -> Plan:
 def _find_duplicates(recipe: Recipe) -> list[GroupStage]:
     find = GroupStage(
         name="3-find-duplicates",
-        input_stage="2-identify",
-        input_table="hashes",
+        inputs=(TableOf("2-identify", "hashes"),),
         schema=HASHES,
         key="text_hash",
         order_by=("priority",),
@@ -102,8 +100,7 @@ def _find_duplicates(recipe: Recipe) -> list[GroupStage]:
     )
     sort = GroupStage(
         name="4-sort-duplicates",
-        input_stage=find.name,
-        input_table="duplicates",
+        inputs=(TableOf(find.name, "duplicates"),),
         schema=DUPLICATES,
         key="doc_id",
         order_by=(),
@@ -130,7 +127,7 @@ def _tokenize(recipe: Recipe, schema: pa.Schema, number: int, output: Storage) -
             TableOutput(DOCUMENTS, documents),
             TokenShards(recipe.tokenizer.encoding, recipe.output.partition_by),
         ),
-        side=(Side("4-sort-duplicates", "duplicates", DUPLICATES),) if recipe.deduplicate else (),
+        side=(Side(TableOf("4-sort-duplicates", "duplicates"), DUPLICATES),) if recipe.deduplicate else (),
     )
 
 

@@ -13,7 +13,7 @@ import re
 import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Never
 
 import pydantic
 import yaml
@@ -29,6 +29,8 @@ ENGINES = ("datatrove",)
 TOP_LEVEL = ("name", "sources", "deduplicate", "tokenizer", "output", "engine")
 PARTITION_COLUMNS = ("language", "licence", "host")
 NAME = r"[a-z0-9][a-z0-9_-]*"
+MAX_RECIPE_BYTES = 256 << 10
+"""A recipe of a thousand sources is about as long; it bounds what the YAML parser can be made to do."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -65,6 +67,8 @@ class Output:
         for column in self.partition_by:
             if column not in PARTITION_COLUMNS:
                 raise ValueError(f"partition_by: found {column!r}, allowed are {', '.join(PARTITION_COLUMNS)}")
+        if len(set(self.partition_by)) < len(self.partition_by):
+            raise ValueError(f"partition_by: found {', '.join(self.partition_by)}, each column is allowed once")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -102,7 +106,13 @@ def recipe_of_resolved(path: Path, resolved: dict[str, Any], roots: Mapping[str,
 
     `roots` says where the sources lie now. Raises `RecipeError` when this version knows its parts no more.
     """
-    return _Loader(path).resolved(resolved, roots)
+    try:
+        return _Loader(path).resolved(resolved, roots)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RecipeError(
+            f"{path}: is no resolved recipe of this version ({type(error).__name__}: {error})\n"
+            "hint: use the version that made it; run the recipe anew if the file was changed"
+        ) from error
 
 
 class _Loader:
@@ -150,11 +160,20 @@ class _Loader:
 
     def _yaml(self) -> dict[str, Any]:
         try:
-            data = yaml.load(self._path.read_text("utf-8"), _UniqueKeys)
+            with self._path.open("rb") as file:
+                content = file.read(MAX_RECIPE_BYTES + 1)
         except OSError as error:
             raise RecipeError(f"{self._path}: {error.strerror}\nhint: give the path of a recipe file") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        if len(content) > MAX_RECIPE_BYTES:
+            raise RecipeError(
+                f"{self._path}: longer than {MAX_RECIPE_BYTES} bytes\nhint: give the path of a recipe file"
+            )
+        try:
+            data = yaml.load(content.decode("utf-8"), _PlainYaml)
+        except (yaml.YAMLError, ValueError) as error:  # ValueError: what is no UTF-8, no date or too long a number
             raise RecipeError(f"{self._path}: is not valid YAML: {error}") from error
+        except RecursionError as error:
+            raise RecipeError(f"{self._path}: is not valid YAML: nested too deeply") from error
         if not isinstance(data, dict):
             raise RecipeError(f"{self._path}: found {type(data).__name__}, a recipe is a mapping with `sources`")
         return data
@@ -165,14 +184,17 @@ class _Loader:
         if not isinstance(settings, dict):
             raise self._error(where, settings, "a mapping with reader, root and include")
         reader = settings.get("reader")
-        if reader not in SOURCES:
+        if not isinstance(reader, str) or reader not in SOURCES:
             raise self._error(f"{where}.reader", reader, f"allowed are {', '.join(sorted(SOURCES))}")
+        kind: Any = SOURCES[reader]
+        settable = tuple(field.name for field in dataclasses.fields(kind) if field.name != "name")
+        self._keys(settings, where, ("reader", "root", *settable, "transforms"))
         fields = {key: value for key, value in settings.items() if key not in ("reader", "root", "transforms")}
         if limit is not None:
             fields["limit"] = limit
-        source = self._build(SOURCES[reader], {**fields, "name": name}, where, also=("reader", "root", "transforms"))
+        source = self._build(kind, {**fields, "name": name}, where)
         transforms = self._transforms(settings.get("transforms", []), where)
-        if "media_type" in source.adds.names and not any(transform.name == "extract" for transform in transforms):
+        if "media_type" in source.adds.names and [transform.name for transform in transforms][:1] != ["extract"]:
             raise self._error(
                 f"{where}.transforms", settings.get("transforms"), f"reader {reader} needs `extract` first"
             )
@@ -188,7 +210,7 @@ class _Loader:
             path = Path(sysconfig.get_path(name))
         else:
             path = self._path.parent / root
-        if not path.is_dir():
+        if not _is_folder(path):
             raise self._error(
                 f"{where}.root", root, f"a folder; {path} is none (paths are relative to the recipe file)"
             )
@@ -206,18 +228,26 @@ class _Loader:
             name, fields = next(iter(entry.items()))
         if name not in TRANSFORMS:
             raise self._error(where, entry, f"one of {', '.join(sorted(TRANSFORMS))}, alone or with its settings")
-        return self._build(TRANSFORMS[name], fields or {}, f"{where}.{name}")
+        return self._build(TRANSFORMS[name], {} if fields is None else fields, f"{where}.{name}")
 
-    def _build(self, cls: type, fields: object, where: str, also: tuple[str, ...] = ()) -> Any:
+    def _build(self, cls: type, fields: object, where: str) -> Any:
         """Make a frozen dataclass out of plain data: no unknown keys, no silent conversions."""
-        self._keys(fields, where, (*(field.name for field in dataclasses.fields(cls)), *also))
+        self._keys(fields, where, tuple(field.name for field in dataclasses.fields(cls)))
+
+        def refuse(value: object) -> Never:
+            raise self._error(where, value, "text, numbers, true, false and lists of them (quote a date)")
+
+        plain = json.dumps(fields, default=refuse)
         try:
-            return pydantic.TypeAdapter(cls).validate_json(json.dumps(fields, default=str), strict=True)
+            return pydantic.TypeAdapter(cls).validate_json(plain, strict=True)
+        except RecipeError as error:  # a source's own check
+            raise self._rephrased(where, str(error)) from error
         except pydantic.ValidationError as error:
             first = error.errors()[0]
-            key = ".".join([where, *map(str, first["loc"])]).strip(".")
-            found = first["input"] if first["loc"] else fields
-            raise self._error(key, found, first["msg"].removeprefix("Value error, ")) from error
+            message = first["msg"].removeprefix("Value error, ")
+            if not first["loc"]:  # the class's own check, which names the field and what it found
+                raise self._rephrased(where, message) from error
+            raise self._error(".".join([where, *map(str, first["loc"])]).strip("."), first["input"], message) from error
 
     def _keys(self, data: object, where: str, allowed: tuple[str, ...], required: tuple[str, ...] = ()) -> None:
         if not isinstance(data, dict):
@@ -232,7 +262,18 @@ class _Loader:
                 raise self._error(f"{where}.{key}".strip("."), None, "is required")
 
     def _error(self, key: str, found: object, allowed: str) -> RecipeError:
-        return RecipeError(f"{self._path}: {key}: found {found!r}: {allowed}")
+        return RecipeError(f"{self._path}: {key}: found {found!r:.200}: {allowed}")
+
+    def _rephrased(self, where: str, message: str) -> RecipeError:
+        return RecipeError(": ".join(part for part in (str(self._path), where, message) if part))
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether there is a folder of this name that can be looked at."""
+    try:
+        return path.is_dir()
+    except OSError:  # a name too long, or a folder above it that is not ours to enter
+        return False
 
 
 def _without(fields: Mapping[str, Any], *names: str) -> dict[str, Any]:
@@ -247,15 +288,35 @@ class _Name:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(NAME, self.name):
-            raise ValueError("a name has lower-case letters, digits, - and _ only")
+            raise ValueError(
+                f"name {self.name!r}: allowed are lower-case letters and digits, and behind the first - and _"
+            )
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML's safe loader, which in addition refuses a key that stands twice (the second would win in silence)."""
+class _PlainYaml(yaml.SafeLoader):
+    """YAML's safe loader without what a recipe has no use for, or would be misled by.
+
+    Refused are aliases (a few lines can unfold to gigabytes), keys that are no text (`no` is YAML's word for false),
+    and a key that stands twice (the second would win in silence).
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise yaml.composer.ComposerError(
+                None, None, f"found alias *{event.anchor}, write the values out", event.start_mark
+            )
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", node.start_mark)
+        seen: set[str] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"found key {key!r}, a key is text (put it in quotes)", key_node.start_mark
+                )
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
+            seen.add(key)
         return super().construct_mapping(node, deep)

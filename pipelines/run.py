@@ -18,16 +18,17 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines.commit import FileRecord
+from pipelines.commit import CommittedTable, FileRecord, read_commits
 from pipelines.engines.engine import Engine, Report, StageResult, sweep
-from pipelines.errors import OutputError
+from pipelines.errors import HeadraceError, OutputError
 from pipelines.ledger import check_stages, to_parquet, to_table
 from pipelines.manifests import LEDGER_FILE, write_manifests
 from pipelines.plan import DOCUMENTS, Plan
 from pipelines.sources.committed import Committed
 from pipelines.sources.source import Split
-from pipelines.stage import GroupStage, MapStage, Stage
+from pipelines.stage import GroupStage, MapStage, Stage, TableOf
 from pipelines.storage import ATTEMPTS, LocalStorage, explain_os_error
+from tokenizer.encodings import TokenizerMismatch, encoding_named, vocabulary_bytes
 
 RECIPE_FILE, RUN_FILE, LOCK_FILE = "recipe.json", "run.json", ".lock"
 
@@ -67,18 +68,24 @@ def run_plan(plan: Plan, output: LocalStorage, engine: Engine, report: Report) -
     was lost, `WorkerDied` when a worker was killed (run again: it goes on).
     """
     started = time.time()
+    _check_vocabulary(plan)
     splits = list_splits(plan)
+    _check_apart(plan, splits, output)
     warnings = [
-        f"source {name}: no file matches its `include` (links that lead out of `root` are not followed)" for name, some in splits.items() if not some
+        f"source {name}: no file matches its `include` (links that lead out of `root` are not followed)"
+        for name, some in splits.items()
+        if not some
     ]
     with claimed(plan, output):
+        runs = _recorded_runs(output)
         results: dict[str, StageResult] = {}
         for stage in plan.stages:
             results[stage.name] = _run_stage(stage, plan, splits, results, output, engine, report)
         ledger = _write_ledger(plan, results, output)
         warnings += _empty_sources(ledger, splits)
         _publish_tokens(plan, results, output)
-        _record_run(plan, results, warnings, output, engine, started)
+        runs.append(_run_record(plan, results, warnings, output, engine, started))
+        output.replace(RUN_FILE, (json.dumps({"runs": runs}, indent=1, sort_keys=True) + "\n").encode())
     return RunResult(results, ledger, tuple(warnings))
 
 
@@ -86,6 +93,8 @@ def run_plan(plan: Plan, output: LocalStorage, engine: Engine, report: Report) -
 def claimed(plan: Plan, output: LocalStorage) -> Iterator[None]:
     """Hold the output folder for this recipe and this process; sweep unfinished attempts of runs that ended."""
     try:
+        if not output.exists(RECIPE_FILE) and any(file.path != LOCK_FILE for file in output.list()):
+            raise OutputError(f"{output.root}: is not empty and holds no run\nhint: choose a new or empty folder")
         output.root.mkdir(parents=True, exist_ok=True)
         lock = (output.root / LOCK_FILE).open("w")
     except OSError as error:
@@ -105,11 +114,14 @@ def claimed(plan: Plan, output: LocalStorage) -> Iterator[None]:
 def _claim_recipe(plan: Plan, output: LocalStorage) -> None:
     resolved = plan.resolved_json()
     if not output.exists(RECIPE_FILE):
-        if any(file.path != LOCK_FILE for file in output.list()):
-            raise OutputError(f"{output.root}: is not empty and holds no run\nhint: choose a new or empty folder")
         output.commit(RECIPE_FILE, resolved)
-    elif output.read(RECIPE_FILE) != resolved:
-        changed = _difference(json.loads(output.read(RECIPE_FILE)), plan.resolved)
+        return
+    found = output.read(RECIPE_FILE)
+    if found != resolved:
+        try:
+            changed = _difference(json.loads(found), json.loads(resolved))
+        except ValueError:
+            changed = "not being JSON"
         raise OutputError(
             f"{output.root}: was made by another recipe (it differs in {changed})\n"
             "hint: choose another --output, or delete the folder to make it anew"
@@ -122,6 +134,9 @@ def _difference(old: Any, new: Any, where: str = "") -> str:
         for key in sorted(old.keys() | new.keys()):
             if old.get(key) != new.get(key):
                 return _difference(old.get(key), new.get(key), f"{where}.{key}".strip("."))
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        place = next(place for place, pair in enumerate(zip(old, new, strict=True)) if pair[0] != pair[1])
+        return _difference(old[place], new[place], f"{where}[{place}]")
     return f"{where}: {json.dumps(old, sort_keys=True)[:80]} there, {json.dumps(new, sort_keys=True)[:80]} here"
 
 
@@ -130,13 +145,22 @@ def _run_stage(
     output: LocalStorage, engine: Engine, report: Report,
 ) -> StageResult:  # fmt: skip
     if isinstance(stage, GroupStage):
-        return engine.group(stage, results[stage.input_stage], output, report)
+        return engine.group(stage, [_committed(given, results, output) for given in stage.inputs], output, report)
     if stage is plan.stages[0]:
-        return engine.map(stage, [split for some in splits.values() for split in some], {}, output, report)
+        return engine.map(stage, [split for some in splits.values() for split in some], (), output, report)
     reader = stage.chains[DOCUMENTS].source
     assert isinstance(reader, Committed)
     given = results["2-identify"].commits
-    return engine.map(stage, reader.splits_of(list(given), DOCUMENTS), results, output, report)
+    sides = [_committed(side.given, results, output) for side in stage.side]
+    return engine.map(stage, reader.splits_of(list(given), DOCUMENTS), sides, output, report)
+
+
+def _committed(given: TableOf, results: Mapping[str, StageResult], output: LocalStorage) -> CommittedTable:
+    """Return a table of this run from its stage's result, or one of an earlier run from the commits that lie there."""
+    if given.run is None:
+        return CommittedTable(output, given.table, results[given.stage].commits)
+    commits = read_commits(given.run, f"stages/{given.stage}").values()
+    return CommittedTable(given.run, given.table, tuple(sorted(commits, key=lambda commit: commit.label)))
 
 
 def _write_ledger(plan: Plan, results: Mapping[str, StageResult], output: LocalStorage) -> pa.Table:
@@ -164,30 +188,62 @@ def _empty_sources(ledger: pa.Table, splits: Mapping[str, list[Split]]) -> list[
     ]
 
 
-def _record_run(
+def _run_record(
     plan: Plan, results: Mapping[str, StageResult], warnings: list[str], output: LocalStorage, engine: Engine,
     started: float,
-) -> None:  # fmt: skip
-    """Append this run to run.json: everything about it that is not data."""
-    runs = json.loads(output.read(RUN_FILE))["runs"] if output.exists(RUN_FILE) else []
-    runs.append(
-        {
-            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
-            "seconds": round(time.time() - started, 3),
-            "engine": engine.name,
-            "recipe": os.path.relpath(plan.recipe.path, output.root),
-            "roots": {entry.source.name: str(entry.root) for entry in plan.recipe.sources},
-            "host": socket.gethostname(),
-            "python": platform.python_version(),
-            "packages": {name: version(name) for name in ("pyarrow", "tiktoken", "gigatoken", "datatrove", "numba")},
-            "stages": {name: {"done": done.num_done, "found": done.num_found} for name, done in results.items()},
-            "warnings": warnings,
-        }
-    )
-    output.replace(RUN_FILE, (json.dumps({"runs": runs}, indent=1, sort_keys=True) + "\n").encode())
+) -> dict[str, Any]:  # fmt: skip
+    """Return what run.json says of this run: everything about it that is not data."""
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        "seconds": round(time.time() - started, 3),
+        "engine": engine.name,
+        "recipe": os.path.relpath(plan.recipe.path, output.root),
+        "roots": {entry.source.name: str(entry.root) for entry in plan.recipe.sources},
+        "host": socket.gethostname(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in ("pyarrow", "tiktoken", "gigatoken", "datatrove", "numba")},
+        "stages": {name: {"done": done.num_done, "found": done.num_found} for name, done in results.items()},
+        "warnings": warnings,
+    }
+
+
+def _recorded_runs(output: LocalStorage) -> list[dict[str, Any]]:
+    """Return the runs that run.json tells of. Raises `OutputError` when it is damaged."""
+    if not output.exists(RUN_FILE):
+        return []
+    try:
+        runs = list(json.loads(output.read(RUN_FILE))["runs"])
+        dict(runs[-1]["roots"])
+    except (ValueError, LookupError, TypeError) as error:
+        raise OutputError(
+            f"{output.root / RUN_FILE}: is damaged ({type(error).__name__}: {error})\n"
+            "hint: delete it (it holds no data) and run the recipe again"
+        ) from error
+    return runs
+
+
+def _check_apart(plan: Plan, splits: Mapping[str, list[Split]], output: LocalStorage) -> None:
+    """Refuse to read what an earlier run wrote."""
+    root = output.root.resolve()
+    for entry in plan.recipe.sources:
+        for split in splits[entry.source.name]:
+            for file in split.files:
+                if (entry.root / file.path).is_relative_to(root):
+                    raise OutputError(
+                        f"{output.root}: source {entry.source.name} would read {file.path}, which lies in it\n"
+                        "hint: choose an --output outside of the inputs, or name its folder under `exclude`"
+                    )
+
+
+def _check_vocabulary(plan: Plan) -> None:
+    """Refuse a vocabulary that is not the recipe's before any work, and not when the last stage needs it."""
+    try:
+        vocabulary_bytes(encoding_named(plan.recipe.tokenizer.encoding))
+    except TokenizerMismatch as error:
+        raise HeadraceError(str(error)) from error
 
 
 def roots_of(output: Path) -> dict[str, Path]:
     """Return where the sources of a finished run lay, from its run record."""
-    runs = json.loads((output / RUN_FILE).read_text())["runs"]
+    runs = _recorded_runs(LocalStorage(output))
     return {name: Path(root) for name, root in runs[-1]["roots"].items()}

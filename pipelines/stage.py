@@ -27,14 +27,22 @@ class Chain:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class TableOf:
+    """A committed table: of an earlier stage of this run, or, with its output as `run`, read-only of an earlier run."""
+
+    stage: str
+    table: str
+    run: Storage | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Side:
-    """A committed table of an earlier stage that the transforms of a stage look things up in.
+    """A committed table that the transforms of a stage look things up in.
 
     `bucketed` tables are cut like the stage's splits, and a split reads its own bucket only; others are read whole.
     """
 
-    stage: str
-    table: str
+    given: TableOf
     schema: pa.Schema
     bucketed: bool = True
 
@@ -76,23 +84,32 @@ class Reduce(Protocol):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class GroupStage:
-    """Rows of one committed table brought together by key, in a total order, bucket by bucket.
+    """Rows of committed tables of one name and schema brought together by key, in a total order, bucket by bucket.
 
     bucket = the high bits of xxh3(key): of the key itself where it is a 16-byte hash already (doc_id, text hash). In a
     bucket rows are ordered by (key, order_by, identity), where identity is what the table declares.
     """
 
     name: str
-    input_stage: str
-    input_table: str
+    inputs: tuple[TableOf, ...]
     schema: pa.Schema
-    """Of the input."""
+    """Of the inputs."""
     key: str
     order_by: tuple[str, ...]
     identity: tuple[str, ...]
     buckets: int
     reduce: Reduce
     outputs: tuple[Output, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse inputs that are not one table."""
+        if len({given.table for given in self.inputs}) != 1:
+            raise ValueError(f"stage {self.name}: its inputs are {self.inputs}, allowed are tables of one name")
+
+    @property
+    def input_table(self) -> str:
+        """The name of the tables that come in."""
+        return self.inputs[0].table
 
     @property
     def folder(self) -> str:

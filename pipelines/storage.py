@@ -90,14 +90,14 @@ class LocalStorage:
         Links to folders are not followed, and links to files only where those lie below the root too: what is outside
         is none of the storage's, whoever put the link there.
         """
-        base, root = self.root / prefix, self.root.resolve()
-        for folder, folders, names in os.walk(base):
-            if ATTEMPTS in folders:
-                folders.remove(ATTEMPTS)
-            for name in names:
-                file = Path(folder, name)
-                if file.is_file() and _is_inside(file, root):
-                    yield StoredFile(file.relative_to(self.root).as_posix(), file.stat().st_size)
+        top, root = os.path.join(self.root, ""), self.root.resolve()  # text, as a path costs 20 microseconds a file
+        folders = [os.path.join(top, prefix)]
+        while folders:
+            for entry in _entries(folders.pop()):
+                if entry.is_dir(follow_symlinks=False):
+                    folders += [entry.path] if entry.name != ATTEMPTS else []
+                elif _is_file(entry, root):
+                    yield StoredFile(entry.path.removeprefix(top), entry.stat().st_size)
 
     def open(self, path: str) -> BinaryIO:
         """Open a file below the root for reading."""
@@ -161,17 +161,18 @@ class LocalStorage:
 
     @contextmanager
     def _written(self, path: str, record: bytes) -> Iterator[Path]:
-        attempt = self.new_attempt()
+        temporary = self.root / ATTEMPTS / self.new_attempt()
         try:
-            with self.create(attempt, "record") as file:
-                file.write(record)
-            temporary = self.root / ATTEMPTS / attempt / "record"
             with self._explained(path):
-                (self.root / path).parent.mkdir(parents=True, exist_ok=True)
-                _flush(temporary)
+                for folder in (temporary.parent, (self.root / path).parent):
+                    folder.mkdir(parents=True, exist_ok=True)
+                with temporary.open("xb") as file:
+                    file.write(record)
+                    file.flush()
+                    os.fsync(file.fileno())
                 yield temporary
         finally:
-            self.discard(attempt)
+            temporary.unlink(missing_ok=True)
 
     @contextmanager
     def _explained(self, path: str) -> Iterator[None]:
@@ -193,9 +194,21 @@ def explain_os_error(error: OSError, path: str) -> OutputError:
     return OutputError(f"{path}: {error.strerror or error}\nhint: check that the output folder is a writable folder")
 
 
-def _is_inside(file: Path, root: Path) -> bool:
-    """Whether a file found below the (resolved) root is no link that leads out of it."""
-    return not file.is_symlink() or file.resolve().is_relative_to(root)
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    """Return what is in a folder; nothing where there is none that can be listed."""
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError:
+        return []
+
+
+def _is_file(entry: os.DirEntry[str], root: Path) -> bool:
+    """Whether this is a file, or a link to one below the (resolved) root: none that leads out of it."""
+    if not entry.is_symlink():
+        return entry.is_file(follow_symlinks=False)
+    file = Path(entry.path)
+    return file.is_file() and file.resolve().is_relative_to(root)
 
 
 def _flush(path: Path) -> None:

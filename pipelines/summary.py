@@ -12,9 +12,9 @@ import pyarrow as pa
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from rich.text import Text
 
 from pipelines.engines.engine import Report
+from pipelines.errors import visible
 from pipelines.explain import Explanation
 from pipelines.ledger import stage_total
 from pipelines.plan import Plan
@@ -23,9 +23,9 @@ from pipelines.sources.source import Split
 
 
 def make_console() -> Console:
-    """Return a console; where there is no terminal to ask for its width, a wide one."""
-    console = Console()
-    return console if console.is_terminal else Console(width=140)
+    """Return a console that takes nothing for markup; where there is no terminal to ask for its width, a wide one."""
+    console = Console(markup=False)
+    return console if console.is_terminal else Console(width=140, markup=False)
 
 
 @contextmanager
@@ -82,7 +82,7 @@ def show_summary(plan: Plan, result: RunResult, output: Path, console: Console) 
     """Show documents and bytes by stage, what was dropped and why, tokens by source, and where the result lies."""
     console.print(_stages(plan, result.ledger), _losses(result.ledger), _tokens(plan, result.ledger))
     for warning in result.warnings:
-        console.print(f"warning: {warning}", style="yellow", highlight=False, markup=False)
+        console.print(f"warning: {warning}", style="yellow", highlight=False)
     console.print(
         f"{result.num_done} splits and buckets done, {result.num_found} found committed. "
         f"Token shards in {output / 'tokens'}, documents and rejects in {output / 'stages'}, ledger in "
@@ -94,13 +94,13 @@ def show_summary(plan: Plan, result: RunResult, output: Path, console: Console) 
 
 def show_explanation(explanation: Explanation, console: Console) -> None:
     """Show one document's way: where it comes from, each rule's value and threshold, where it ended."""
-    console.print(f"{explanation.doc_id} {explanation.end}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"{explanation.doc_id} {explanation.end}", highlight=False, soft_wrap=True)
     for name, value in explanation.facts.items():
-        console.print(f"  {name:12} {value}", highlight=False, markup=False, soft_wrap=True)
+        console.print(visible(f"  {name:12} {value}"), highlight=False, soft_wrap=True)
     table = _table("stage", "step", "rule", "value", "threshold", "verdict")
     for row in explanation.rows:
         cells = (row.stage, row.step, row.rule, row.value, row.threshold, row.verdict)
-        table.add_row(*(Text(cell) for cell in cells))  # plain text: a value may hold what looks like markup
+        table.add_row(*(visible(cell) for cell in cells))
     console.print(table)
 
 

@@ -12,16 +12,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines.commit import FileRecord
+from pipelines.commit import Commit, FileRecord
 from pipelines.engines.grouping import bucket_label, bucket_of
 from pipelines.errors import VerifyError
 from pipelines.finished import FinishedRun, open_run
 from pipelines.ledger import check_split, check_stages, to_table
-from pipelines.manifests import LEDGER_FILE, MANIFEST_FILE, manifest_folders
+from pipelines.manifests import LEDGER_FILE, MANIFEST_FILE, build_manifests
 from pipelines.plan import DOCUMENTS
 from pipelines.run import LOCK_FILE, RECIPE_FILE, RUN_FILE
 from pipelines.sinks.tables import read_table
-from tokenizer.manifest import Manifest
+from tokenizer.manifest import Manifest, ManifestError
+from tokenizer.shards import SUFFIXES, ShardError
 
 CHUNK = 1 << 20
 
@@ -29,9 +30,17 @@ CHUNK = 1 << 20
 def verify_output(output: Path) -> Iterator[str]:
     """Check a finished run, yielding a line for everything that was found right.
 
-    Raises `VerifyError` (or `LedgerImbalance`, or the tokenizer's own errors) at the first thing that is not.
+    Raises `VerifyError` (or `LedgerImbalance`) at the first thing that is not.
     """
-    run = open_run(output)
+    try:
+        yield from _check_all(open_run(output))
+    except (ManifestError, ShardError, pa.ArrowException) as error:
+        raise VerifyError(str(error)) from error
+    except OSError as error:
+        raise VerifyError(f"{error.filename}: cannot be read: {error.strerror}") from error
+
+
+def _check_all(run: FinishedRun) -> Iterator[str]:
     yield _check_files(run)
     yield _check_strays(run)
     yield _check_ledger(run)
@@ -45,10 +54,10 @@ def _check_files(run: FinishedRun) -> str:
     for record in records:
         if not run.storage.exists(record.path):
             raise VerifyError(f"{record.path}: is missing\nhint: run the recipe again, it makes what is missing")
-        found = _sha256(run, record.path)
-        if found != record.sha256:
+        found = _hash(run, record.path)
+        if found != (record.sha256, record.size):
             raise VerifyError(
-                f"{record.path}: sha256 is {found}, its commit says {record.sha256}: the file has changed\n"
+                f"{record.path}: sha256 and size are {found}, its commit says {(record.sha256, record.size)}\n"
                 "hint: delete its commit (same stage, folder commits) and run the recipe again"
             )
         if record.path.endswith(".parquet") and record.table != "tokens":
@@ -63,7 +72,7 @@ def _check_files(run: FinishedRun) -> str:
 def _check_strays(run: FinishedRun) -> str:
     """No file that nothing names."""
     named = {RECIPE_FILE, RUN_FILE, LEDGER_FILE, LOCK_FILE}
-    named |= {f"{folder}/{MANIFEST_FILE}" for folder in manifest_folders(run.plan, run.files(_last(run), "tokens"))}
+    named |= set(_manifests(run))
     for stage, commits in run.commits.items():
         for commit in commits:
             named |= {record.path for record in commit.files} | {f"stages/{stage}/commits/{commit.split}.json"}
@@ -84,6 +93,7 @@ def _check_ledger(run: FinishedRun) -> str:
     for commits in run.commits.values():
         for commit in commits:
             check_split(commit.entries, max((entry.step for entry in commit.entries), default=0))
+            _check_counts(commit)
     check_stages(ledger, run.plan.document_stages)
     for stage in run.plan.document_stages:
         stopped = sum(e.rows for e in entries if e.stage == stage and e.account in ("dropped", "errored", "merged"))
@@ -93,6 +103,23 @@ def _check_ledger(run: FinishedRun) -> str:
                 f"stage {stage}: the ledger says {stopped} documents stopped, the rejects hold {rejected}"
             )
     return f"ledger: {ledger.num_rows:,} entries balance, within every split and between the stages"
+
+
+def _check_counts(commit: Commit) -> None:
+    """The rows of a commit's files are those that its entries put out (a token shard is three files)."""
+    in_files: dict[str, int] = defaultdict(int)
+    in_entries: dict[str, int] = defaultdict(int)
+    for record in commit.files:
+        in_files[record.table] += record.rows
+    for entry in commit.entries:
+        if entry.transform == "write" and entry.account == "out":
+            in_entries[entry.table] += entry.rows * (len(SUFFIXES) if entry.table == "tokens" else 1)
+    for table in in_files.keys() | in_entries.keys():
+        if in_files[table] != in_entries[table]:
+            raise VerifyError(
+                f"{commit.label}: its files of table {table} hold {in_files[table]} rows, its entries put out "
+                f"{in_entries[table]}\nhint: delete its commit and run the recipe again"
+            )
 
 
 def _check_order(run: FinishedRun) -> str:
@@ -122,12 +149,11 @@ def _check_ascending(ids: pa.Array, path: str) -> None:
 def _check_tokens(run: FinishedRun) -> Iterator[str]:
     """Every shard by its manifest: ids in range, every document ended, and the documents of the last stage."""
     in_shards: dict[str, set[bytes]] = defaultdict(set)
-    for folder in manifest_folders(run.plan, run.files(_last(run), "tokens")):
-        manifest = Manifest.load(run.storage.root / folder / MANIFEST_FILE)
-        if manifest.recipe != run.plan.fingerprint:
-            raise VerifyError(
-                f"{folder}: its manifest was made by recipe {manifest.recipe}, not {run.plan.fingerprint}"
-            )
+    for path, expected_manifest in _manifests(run).items():
+        folder = path.removesuffix(f"/{MANIFEST_FILE}")
+        manifest = Manifest.load(run.storage.root / path)
+        if manifest != expected_manifest:
+            raise VerifyError(f"{path}: is not what the commits and the ledger say\nhint: run the recipe again")
         for place in range(len(manifest.shards)):
             manifest.verify_shard(place)
             in_shards[manifest.source] |= set(manifest.open_shard(place).doc_ids().to_pylist())
@@ -149,6 +175,14 @@ def _check_tokens(run: FinishedRun) -> Iterator[str]:
             )
 
 
+def _manifests(run: FinishedRun) -> dict[str, Manifest]:
+    """The manifests that the commits and the ledger call for, by path."""
+    try:
+        return build_manifests(run.plan, run.files(_last(run), "tokens"), _hash(run, LEDGER_FILE)[0])
+    except (KeyError, TypeError) as error:
+        raise VerifyError(f"stage {_last(run)}: a commit describes no token shard ({error})") from error
+
+
 def _last(run: FinishedRun) -> str:
     return run.plan.stages[-1].name
 
@@ -157,9 +191,11 @@ def _ids(run: FinishedRun, record: FileRecord) -> pa.Array:
     return read_table(run.storage, record.path, ["doc_id"]).column("doc_id").combine_chunks()
 
 
-def _sha256(run: FinishedRun, path: str) -> str:
-    digest = hashlib.sha256()
+def _hash(run: FinishedRun, path: str) -> tuple[str, int]:
+    """Return a file's sha256 and how many bytes it has."""
+    digest, size = hashlib.sha256(), 0
     with run.storage.open(path) as file:
         while chunk := file.read(CHUNK):
             digest.update(chunk)
-    return digest.hexdigest()
+            size += len(chunk)
+    return digest.hexdigest(), size

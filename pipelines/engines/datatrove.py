@@ -20,17 +20,17 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-from pipelines.commit import Commit
+from pipelines.commit import Commit, CommittedTable
 from pipelines.engines.engine import (
     DEFAULT_LIMITS,
     Report,
     StageResult,
     find_committed,
     read_side,
-    side_files,
+    side_of_split,
     sweep,
 )
-from pipelines.engines.grouping import Bucket, bucket_id, reduce_bucket, scatter, scatter_folder
+from pipelines.engines.grouping import Bucket, bucket_id, reduce_bucket, scatter, scatter_folder, scatter_id
 from pipelines.engines.mapping import map_split
 from pipelines.errors import HeadraceError, WorkerDied
 from pipelines.sources.source import BatchLimits, Split
@@ -46,13 +46,14 @@ class MapWork:
 
     stage: MapStage
     split: Split
-    side: dict[str, list[str]]
+    sides: tuple[CommittedTable, ...]
     output: Storage
     limits: BatchLimits
 
     def __call__(self) -> Commit:
         """Read the side tables of this split and carry it out."""
-        tables = {side.table: read_side(side, self.side[side.table], self.output) for side in self.stage.side}
+        pairs = zip(self.stage.side, self.sides, strict=True)
+        tables = {side.given.table: read_side(side, given) for side, given in pairs}
         return map_split(self.stage, self.split, self.output, tables, self.limits)
 
     def __str__(self) -> str:
@@ -62,20 +63,23 @@ class MapWork:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ScatterWork:
-    """One input of a group stage."""
+    """One commit of an input of a group stage."""
 
     stage: GroupStage
-    given: Commit
+    given: CommittedTable
+    commit: Commit
+    split_id: str
     output: Storage
     limits: BatchLimits
 
     def __call__(self) -> Commit:
         """Scatter it into buckets."""
-        return scatter(self.stage, self.given, self.output, self.limits)
+        files = self.given.files_of(self.commit)
+        return scatter(self.stage, files, self.given.storage, self.split_id, self.output, self.limits)
 
     def __str__(self) -> str:
         """Name the input."""
-        return f"{self.stage.name}: {self.given.label}"
+        return f"{self.stage.name}: {self.commit.label}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -122,22 +126,30 @@ class DatatroveEngine:
         self._logs.cleanup()
 
     def map(
-        self, stage: MapStage, splits: list[Split], sides: Mapping[str, StageResult], output: Storage, report: Report
+        self, stage: MapStage, splits: list[Split], sides: Sequence[CommittedTable], output: Storage, report: Report
     ) -> StageResult:
         """Carry out a map stage: one task a split."""
         works = {
-            split.id: MapWork(stage, split, side_files(stage.side, sides, str(split)), output, self._limits)
+            split.id: MapWork(stage, split, side_of_split(stage, sides, str(split)), output, self._limits)
             for split in splits
         }
         return self._finish(stage.folder, stage.name, works, output, report)
 
-    def group(self, stage: GroupStage, inputs: StageResult, output: Storage, report: Report) -> StageResult:
+    def group(
+        self, stage: GroupStage, inputs: Sequence[CommittedTable], output: Storage, report: Report
+    ) -> StageResult:
         """Carry out a group stage: one task an input to scatter, then one task a bucket."""
         numbers = range(stage.buckets)
-        ids = {bucket_id(stage, number, list(inputs.commits)): number for number in numbers}
+        ids = {bucket_id(stage, number, inputs): number for number in numbers}
         files: tuple = ()
         if len(find_committed(stage.folder, list(ids), output)) < stage.buckets:
-            scatters = {commit.split: ScatterWork(stage, commit, output, self._limits) for commit in inputs.commits}
+            scatters = {
+                (split_id := scatter_id(place, commit)): ScatterWork(
+                    stage, dataclasses.replace(given, commits=()), commit, split_id, output, self._limits
+                )
+                for place, given in enumerate(inputs)
+                for commit in given.commits
+            }
             scattered = self._finish(scatter_folder(stage), f"{stage.name} (scatter)", scatters, output, report)
             files = tuple(file for commit in scattered.commits for file in commit.files)
         works = {
@@ -216,9 +228,9 @@ class _Rank:
     def __call__(self, data: object, rank: int, world_size: int) -> None:
         try:
             self.commit = self._work()
-        except (KeyboardInterrupt, SystemExit):
+        except KeyboardInterrupt:
             raise
-        except BaseException as error:
+        except BaseException as error:  # SystemExit too: a library that leaves must not end the run as if all were well
             self.error = _explained(error, self._work)
 
 
@@ -227,7 +239,11 @@ def _explained(error: BaseException, work: Work) -> HeadraceError:
     if isinstance(error, HeadraceError):
         return type(error)(f"{work}: {error}")
     if isinstance(error, OSError) and error.errno is not None:
-        return explain_os_error(error, str(work))
+        if error.filename is None:  # a write to an open file; writes alone do not know their path
+            return explain_os_error(error, str(work))
+        return HeadraceError(
+            f"{work}: {error.filename}: {error.strerror}\nhint: check that this file is there, and run again"
+        )
     where = "".join(traceback.format_exception(error, limit=-3))
     return HeadraceError(f"{work}: {type(error).__name__}: {error}\n{where}")
 

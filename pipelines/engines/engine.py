@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import pyarrow as pa
 
-from pipelines.commit import Commit, read_commits
+from pipelines.commit import Commit, CommittedTable, read_commits
 from pipelines.sinks.tables import read_table
 from pipelines.sources.source import BatchLimits, Split
 from pipelines.stage import GroupStage, MapStage, Side
@@ -35,33 +35,31 @@ class Engine(Protocol):
     name: str
 
     def map(
-        self, stage: MapStage, splits: list[Split], sides: Mapping[str, StageResult], output: Storage, report: Report
+        self, stage: MapStage, splits: list[Split], sides: Sequence[CommittedTable], output: Storage, report: Report
     ) -> StageResult:
-        """Carry out a map stage over these splits; `sides` are the finished stages by name, for its side tables."""
+        """Carry out a map stage over these splits; `sides` are its side tables, in the order in which it names them."""
         ...
 
-    def group(self, stage: GroupStage, inputs: StageResult, output: Storage, report: Report) -> StageResult:
-        """Carry out a group stage over the tables that its input stage committed."""
+    def group(
+        self, stage: GroupStage, inputs: Sequence[CommittedTable], output: Storage, report: Report
+    ) -> StageResult:
+        """Carry out a group stage over its input tables, in the order in which it names them."""
         ...
 
 
-def side_files(sides: tuple[Side, ...], results: Mapping[str, StageResult], label: str) -> dict[str, list[str]]:
-    """Return, for every side table of a stage, the files that a split of this label reads."""
-    return {
-        side.table: [
-            file.path
-            for commit in results[side.stage].commits
-            if not side.bucketed or commit.label == label
-            for file in commit.files
-            if file.table == side.table
-        ]
-        for side in sides
-    }
+def side_of_split(stage: MapStage, sides: Sequence[CommittedTable], label: str) -> tuple[CommittedTable, ...]:
+    """Return the side tables cut down to what a split of this label reads."""
+    return tuple(
+        dataclasses.replace(given, commits=tuple(commit for commit in given.commits if commit.label == label))
+        if side.bucketed
+        else given
+        for side, given in zip(stage.side, sides, strict=True)
+    )
 
 
-def read_side(side: Side, files: list[str], output: Storage) -> pa.Table:
-    """Read a side table's files whole."""
-    tables = [read_table(output, path).cast(side.schema) for path in files]
+def read_side(side: Side, given: CommittedTable) -> pa.Table:
+    """Read a side table whole."""
+    tables = [read_table(given.storage, file.path).cast(side.schema) for file in given.files()]
     return pa.concat_tables([side.schema.empty_table(), *tables]).combine_chunks()
 
 

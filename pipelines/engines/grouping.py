@@ -8,7 +8,8 @@ one bucket's rows: about twice the table's size divided by the number of buckets
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
-from pipelines.commit import Commit, FileRecord, commit_path
+from pipelines.commit import Commit, CommittedTable, FileRecord, commit_path
 from pipelines.engines.mapping import REJECTS_OUTPUT, Writing, conform, count_written, part
 from pipelines.ledger import SplitLedger
 from pipelines.sinks.sink import HashingFile
@@ -50,9 +51,9 @@ def bucket_label(number: int, of: int) -> str:
     return f"bucket {number:05d} of {of:05d}"
 
 
-def bucket_id(stage: GroupStage, number: int, inputs: list[Commit]) -> str:
+def bucket_id(stage: GroupStage, number: int, inputs: Sequence[CommittedTable]) -> str:
     """Return the id of a bucket's commit: it depends on what goes in, so a stale commit is never taken for it."""
-    paths = sorted(file.path for commit in inputs for file in commit.files if file.table == stage.input_table)
+    paths = sorted(file.path for given in inputs for commit in given.commits for file in given.files_of(commit))
     return xxhash.xxh3_128_hexdigest("\x00".join([stage.name, bucket_label(number, stage.buckets), *paths]).encode())
 
 
@@ -71,28 +72,34 @@ def bucket_of(keys: pa.Array, buckets: int) -> np.ndarray:
     return (high * buckets) >> 32
 
 
-def scatter(stage: GroupStage, given: Commit, output: Storage, limits: BatchLimits) -> Commit:
-    """Write the input table's files of one commit as an Arrow file in buckets, and commit it."""
+def scatter_id(place: int, commit: Commit) -> str:
+    """Return the id of the scatter of one commit of the input at `place`."""
+    return xxhash.xxh3_128_hexdigest(f"{place} {commit.split}")
+
+
+def scatter(
+    stage: GroupStage, files: Sequence[FileRecord], given: Storage, split_id: str, output: Storage, limits: BatchLimits
+) -> Commit:
+    """Write files of an input table, which lie in the storage `given`, as an Arrow file in buckets, and commit it."""
     attempt, folder = output.new_attempt(), scatter_folder(stage)
-    try:
-        target = HashingFile(output.create(attempt, "scatter.arrow"))
+    with ExitStack() as exit:
+        exit.callback(output.discard, attempt)
+        target = HashingFile(exit.enter_context(closing(output.create(attempt, "scatter.arrow"))))
         batches: dict[str, list[int]] = {}
         rows = number = 0
         options = pa.ipc.IpcWriteOptions(compression="lz4")
         with pa.ipc.new_file(target, stage.schema, options=options) as writer:
-            for bucket, piece in _pieces(stage, given, output, limits):
+            for bucket, piece in _pieces(stage, files, given, limits):
                 batches.setdefault(str(bucket), []).append(number)
                 writer.write_batch(piece)
                 number, rows = number + 1, rows + piece.num_rows
         target.close()
-        path = f"{folder}/scattered/{given.split[:16]}-{target.sha256[:16]}.arrow"
+        path = f"{folder}/scattered/{split_id[:16]}-{target.sha256[:16]}.arrow"
         record = FileRecord("scattered", path, target.size, target.sha256, rows, detail={"batches": batches})
         output.publish(attempt, "scatter.arrow", path)
-        commit = Commit(given.split, given.label, (record,), ())
-        output.commit(commit_path(folder, given.split), commit.to_json())
+        commit = Commit(split_id, "scatter", (record,), ())
+        output.commit(commit_path(folder, split_id), commit.to_json())
         return commit
-    finally:
-        output.discard(attempt)
 
 
 def scatter_folder(stage: GroupStage) -> str:
@@ -138,15 +145,13 @@ def _counted(batches: Iterator[pa.RecordBatch], stage: GroupStage, ledger: Split
 
 
 def _pieces(
-    stage: GroupStage, given: Commit, output: Storage, limits: BatchLimits
+    stage: GroupStage, files: Sequence[FileRecord], given: Storage, limits: BatchLimits
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """Yield (bucket, rows) over the commit's input files, `HELD_BYTES` at a time."""
+    """Yield (bucket, rows) over the input files, `HELD_BYTES` at a time."""
     held: list[pa.RecordBatch] = []
     size = 0
-    for record in given.files:
-        if record.table != stage.input_table:
-            continue
-        with output.open(record.path) as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
+    for record in files:
+        with given.open(record.path) as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
             for batch in parquet.iter_batches(batch_size=limits.max_rows, use_threads=False):
                 held.append(batch.cast(stage.schema))
                 size += batch.nbytes
