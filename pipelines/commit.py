@@ -30,6 +30,9 @@ class FileRecord:
     """What the table's own reader needs (counts of a token shard, batch ranges of buckets)."""
 
 
+FILE_FIELDS = tuple(field.name for field in dataclasses.fields(FileRecord))
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Commit:
     """What one split made."""
@@ -45,7 +48,7 @@ class Commit:
         record = {
             "split": self.split,
             "label": self.label,
-            "files": [dataclasses.asdict(file) for file in self.files],
+            "files": [{name: getattr(file, name) for name in FILE_FIELDS} for file in self.files],
             "entries": entries,
         }
         return (json.dumps(record, sort_keys=True, ensure_ascii=True) + "\n").encode()

@@ -26,14 +26,14 @@ def write_manifests(plan: Plan, files: Sequence[FileRecord], ledger_sha256: str,
 
 def build_manifests(plan: Plan, files: Sequence[FileRecord], ledger_sha256: str) -> dict[str, Manifest]:
     """Return the manifests by their paths; `files` are those that the token shard sinks committed."""
-    manifests = {}
+    manifests, fingerprint = {}, plan.fingerprint
     for folder, records in sorted(_shards_by_folder(plan, files).items()):
         shards = sorted((_entry(record) for record in records), key=lambda shard: shard.first_doc_id or "")
         ledger = LedgerReference("../" * (folder.count("/") + 1) + LEDGER_FILE, ledger_sha256)
         partition = records[0].detail["partition"] if records else {}
         encoding = encoding_named(plan.recipe.tokenizer.encoding)
         source = folder.split("/")[1]
-        manifest = Manifest.build(source, partition, encoding, ledger, plan.fingerprint, shards)
+        manifest = Manifest.build(source, partition, encoding, ledger, fingerprint, shards)
         manifests[f"{folder}/{MANIFEST_FILE}"] = manifest
     return manifests
 

@@ -90,8 +90,8 @@ class LocalStorage:
         Links to folders are not followed, and links to files only where those lie below the root too: what is outside
         is none of the storage's, whoever put the link there.
         """
-        top, root = os.path.join(self.root, ""), self.root.resolve()  # text, as a path costs 20 microseconds a file
-        folders = [os.path.join(top, prefix)]
+        top, root = f"{self.root}/", self.root.resolve()
+        folders = [f"{top}{prefix}"]  # text: a `Path` a file costs four times as much as the rest
         while folders:
             for entry in _entries(folders.pop()):
                 if entry.is_dir(follow_symlinks=False):
@@ -161,18 +161,17 @@ class LocalStorage:
 
     @contextmanager
     def _written(self, path: str, record: bytes) -> Iterator[Path]:
-        temporary = self.root / ATTEMPTS / self.new_attempt()
+        attempt = self.new_attempt()
         try:
             with self._explained(path):
-                for folder in (temporary.parent, (self.root / path).parent):
-                    folder.mkdir(parents=True, exist_ok=True)
-                with temporary.open("xb") as file:
+                with self.create(attempt, "record") as file:
                     file.write(record)
-                    file.flush()
-                    os.fsync(file.fileno())
+                temporary = self.root / ATTEMPTS / attempt / "record"
+                (self.root / path).parent.mkdir(parents=True, exist_ok=True)
+                _flush(temporary)
                 yield temporary
         finally:
-            temporary.unlink(missing_ok=True)
+            self.discard(attempt)
 
     @contextmanager
     def _explained(self, path: str) -> Iterator[None]:

@@ -119,6 +119,8 @@ class GigatokenEncoder:
     def _encode(self, text: pa.LargeStringArray) -> pa.LargeListArray:
         import awkward  # here, because it takes 0.3 s to import; gigatoken has loaded it by now
 
+        # without the validity bitmap, which awkward does not slice along with the array: there are no nulls
+        text = pa.LargeStringArray.from_buffers(len(text), *text.buffers()[1:], offset=text.offset)
         self._forget()
         self._seen_bytes += text.nbytes
         rows = self._library.encode_batch(awkward.from_arrow(text), parallel=False)

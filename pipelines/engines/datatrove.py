@@ -15,10 +15,10 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any
+from typing import Protocol
 
 from pipelines.commit import Commit, CommittedTable
 from pipelines.engines.engine import (
@@ -37,7 +37,25 @@ from pipelines.sources.source import BatchLimits, Split
 from pipelines.stage import GroupStage, MapStage
 from pipelines.storage import Storage, explain_os_error
 
-Work = Callable[[], Commit]
+RANK_BYTES, LEAST_BYTES = 1 << 20, 1 << 16
+"""Input that makes a rank, and what a work counts at least. A rank costs about 10 ms of CPU: small works share one."""
+
+
+class Work(Protocol):
+    """One piece of a stage, which commits itself; its text names it."""
+
+    @property
+    def num_bytes(self) -> int:
+        """How much it has to read, about."""
+        ...
+
+    def __call__(self) -> Commit:
+        """Carry it out."""
+        ...
+
+
+Rank = list[tuple[str, Work]]
+"""Works that are done one after the other, each with the id of its commit."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -55,6 +73,11 @@ class MapWork:
         pairs = zip(self.stage.side, self.sides, strict=True)
         tables = {side.given.table: read_side(side, given) for side, given in pairs}
         return map_split(self.stage, self.split, self.output, tables, self.limits)
+
+    @property
+    def num_bytes(self) -> int:
+        """The size of the split's files."""
+        return sum(file.size for file in self.split.files)
 
     def __str__(self) -> str:
         """Name the split."""
@@ -77,6 +100,11 @@ class ScatterWork:
         files = self.given.files_of(self.commit)
         return scatter(self.stage, files, self.given.storage, self.split_id, self.output, self.limits)
 
+    @property
+    def num_bytes(self) -> int:
+        """The size of the commit's files."""
+        return sum(file.size for file in self.given.files_of(self.commit))
+
     def __str__(self) -> str:
         """Name the input."""
         return f"{self.stage.name}: {self.commit.label}"
@@ -95,6 +123,11 @@ class ReduceWork:
     def __call__(self) -> Commit:
         """Reduce the bucket."""
         return reduce_bucket(self.stage, self.bucket, self.split_id, self.output, self.limits)
+
+    @property
+    def num_bytes(self) -> int:
+        """The bucket's share of the files that its rows are scattered over."""
+        return sum(file.size for file in self.bucket.files) // self.bucket.of
 
     def __str__(self) -> str:
         """Name the bucket."""
@@ -175,36 +208,50 @@ class DatatroveEngine:
         sweep(folder, ordered, output)
         return StageResult(tuple(ordered), len(missing), num_found)
 
-    def _run(self, works: Sequence[tuple[str, Work]]) -> Any:
+    def _run(self, works: Sequence[tuple[str, Work]]) -> Iterator[tuple[str, Commit]]:
         """Yield (id, commit) as works finish; raises the first failure and leaves the rest undone."""
+        ranks = list(_ranks(works))
         if self._workers == 1 or not works:
-            for rank, (split_id, work) in enumerate(works):
-                yield split_id, _run_rank(work, rank, len(works), self._logs.name)
+            for number, rank in enumerate(ranks):
+                yield from _run_rank(rank, number, len(ranks), self._logs.name)
             return
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(self._workers, context, initializer=_start_worker, initargs=(os.getpid(),))
-        running: dict[Future, tuple[str, Work]] = {}
-        queue = iter(enumerate(works))
+        running: dict[Future, Rank] = {}
+        queue = iter(enumerate(ranks))
         while True:
             while len(running) < 2 * self._workers and (item := next(queue, None)) is not None:
-                rank, (split_id, work) = item
-                future = self._pool.submit(_run_rank, work, rank, len(works), self._logs.name)
-                running[future] = (split_id, work)
+                number, rank = item
+                running[self._pool.submit(_run_rank, rank, number, len(ranks), self._logs.name)] = rank
             if not running:
                 return
             for future in wait(running, return_when=FIRST_COMPLETED).done:
-                split_id, _ = running.pop(future)
-                yield split_id, _result(future, running)
+                yield from _result(future, running)
+                del running[future]
 
 
-def _result(future: Future, running: Mapping[Future, tuple[str, Work]]) -> Commit:
+def _ranks(works: Sequence[tuple[str, Work]]) -> Iterator[Rank]:
+    """Cut the works, in order, into ranks of about `RANK_BYTES`."""
+    rank: Rank = []
+    size = 0
+    for split_id, work in works:
+        rank.append((split_id, work))
+        size += max(work.num_bytes, LEAST_BYTES)
+        if size >= RANK_BYTES:
+            yield rank
+            rank, size = [], 0
+    if rank:
+        yield rank
+
+
+def _result(future: Future, running: Mapping[Future, Rank]) -> list[tuple[str, Commit]]:
     try:
         return future.result()
     except BrokenProcessPool as error:
-        at_work = ", ".join(str(work) for _, work in running.values())
+        at_work = ", ".join(dict.fromkeys(str(rank[place][1]) for rank in running.values() for place in (0, -1)))
         raise WorkerDied(
-            f"a worker process was killed (out of memory, or from outside) near: {at_work or 'the last split'}\n"
+            f"a worker process was killed (out of memory, or from outside) near: {at_work}\n"
             "hint: run the same command again, it goes on; with fewer --workers if memory is short"
         ) from error
 
@@ -213,25 +260,27 @@ def _holding(files: tuple, number: int) -> tuple:
     return tuple(file for file in files if str(number) in file.detail["batches"])
 
 
-class _Rank:
-    """A datatrove pipeline step that does one work and keeps its commit, or what went wrong.
+class _Step:
+    """A datatrove pipeline step that does a rank's works in order and keeps their commits, and what went wrong.
 
     It raises nothing: datatrove would print an error with all variables, and a panic of a native library is no
     `Exception`, so it would pass by its handling.
     """
 
-    def __init__(self, work: Work) -> None:
-        self._work = work
-        self.commit: Commit | None = None
+    def __init__(self, rank: Rank) -> None:
+        self._rank = rank
+        self.commits: list[tuple[str, Commit]] = []
         self.error: HeadraceError | None = None
 
     def __call__(self, data: object, rank: int, world_size: int) -> None:
-        try:
-            self.commit = self._work()
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # SystemExit too: a library that leaves must not end the run as if all were well
-            self.error = _explained(error, self._work)
+        for split_id, work in self._rank:
+            try:
+                self.commits.append((split_id, work()))
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # SystemExit too: a library that leaves must not end the run as if all well
+                self.error = _explained(error, work)
+                return
 
 
 def _explained(error: BaseException, work: Work) -> HeadraceError:
@@ -248,19 +297,18 @@ def _explained(error: BaseException, work: Work) -> HeadraceError:
     return HeadraceError(f"{work}: {type(error).__name__}: {error}\n{where}")
 
 
-def _run_rank(work: Work, rank: int, world_size: int, logs: str) -> Commit:
-    """Run one work as one rank of a datatrove executor and return its commit; `HeadraceError` names the split."""
+def _run_rank(rank: Rank, number: int, world_size: int, logs: str) -> list[tuple[str, Commit]]:
+    """Run works as one rank of a datatrove executor and return their commits; `HeadraceError` names the work."""
     from datatrove.executor.local import LocalPipelineExecutor
     from loguru import logger
 
     logger.remove()
-    step = _Rank(work)
+    step = _Step(rank)
     executor = LocalPipelineExecutor([step], tasks=world_size, logging_dir=logs, skip_completed=False)
-    executor._run_for_rank(rank, local_rank=1)  # ranks other than 0 keep their logs to their file
+    executor._run_for_rank(number, local_rank=1)  # ranks other than 0 keep their logs to their file
     if step.error is not None:
         raise step.error
-    assert step.commit is not None
-    return step.commit
+    return step.commits
 
 
 def _start_worker(parent: int) -> None:

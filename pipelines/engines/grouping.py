@@ -82,9 +82,9 @@ def scatter(
 ) -> Commit:
     """Write files of an input table, which lie in the storage `given`, as an Arrow file in buckets, and commit it."""
     attempt, folder = output.new_attempt(), scatter_folder(stage)
-    with ExitStack() as exit:
-        exit.callback(output.discard, attempt)
-        target = HashingFile(exit.enter_context(closing(output.create(attempt, "scatter.arrow"))))
+    with ExitStack() as stack:
+        stack.callback(output.discard, attempt)
+        target = HashingFile(stack.enter_context(closing(output.create(attempt, "scatter.arrow"))))
         batches: dict[str, list[int]] = {}
         rows = number = 0
         options = pa.ipc.IpcWriteOptions(compression="lz4")

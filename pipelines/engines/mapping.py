@@ -211,8 +211,12 @@ class Writing:
 def _read(stage: MapStage, split: Split, limits: BatchLimits, account: RawAccount) -> Iterator[pa.RecordBatch]:
     """Yield the split's batches; an empty split yields one empty batch, so that every step is entered and checked."""
     chain = stage.chains[split.source]
-    yield from chain.source.read(split, chain.storage, limits, account)
-    yield pa.RecordBatch.from_pylist([], schema=pa.schema([*CORE, *chain.source.adds]))
+    empty = True
+    for batch in chain.source.read(split, chain.storage, limits, account):
+        empty = False
+        yield batch
+    if empty:
+        yield pa.RecordBatch.from_pylist([], schema=pa.schema([*CORE, *chain.source.adds]))
 
 
 def _bound(transform: Transform, side: dict[str, pa.Table]) -> Transform:

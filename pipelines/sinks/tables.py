@@ -10,6 +10,7 @@ import dataclasses
 from collections import defaultdict
 from contextlib import suppress
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -81,10 +82,11 @@ class TableSink:
     def _write_group(self, rows: pa.Table) -> None:
         group = rows.combine_chunks()
         self._rows += group.num_rows
-        for source, num_rows, num_bytes in count_by_source(group):
-            sums = self._by_source[source]
-            sums[0] += num_rows
-            sums[1] += num_bytes
+        for batch in group.to_batches():
+            for source, num_rows, num_bytes in count_by_source(batch):
+                sums = self._by_source[source]
+                sums[0] += num_rows
+                sums[1] += num_bytes
         self._writer.write_table(group, row_group_size=ROW_GROUP)
 
 
@@ -97,7 +99,7 @@ def read_table(storage: Storage, path: str, columns: list[str] | None = None) ->
         return parquet.read(columns=columns, use_threads=False)
 
 
-def count_by_source(rows: pa.Table | pa.RecordBatch) -> list[tuple[str, int, int]]:
+def count_by_source(rows: pa.RecordBatch) -> list[tuple[str, int, int]]:
     """Return (source, rows, text bytes) for every source among these rows, ordered by source.
 
     A table without the column `source` counts as source "", one without `text` as 0 bytes.
@@ -105,14 +107,17 @@ def count_by_source(rows: pa.Table | pa.RecordBatch) -> list[tuple[str, int, int
     if rows.num_rows == 0:
         return []
     names = rows.schema.names
-    sizes = text_bytes(rows) if "text" in names else pa.array([0] * rows.num_rows, pa.int64())
+    sizes = text_bytes(rows).to_numpy() if "text" in names else np.zeros(rows.num_rows, np.int64)
     if "source" not in names:
-        return [("", rows.num_rows, pc.sum(sizes).as_py())]
-    table = pa.table({"source": rows.column("source"), "bytes": sizes})
-    sums = table.group_by("source").aggregate([("bytes", "count"), ("bytes", "sum")]).sort_by("source")
-    return list(zip(*(sums.column(name).to_pylist() for name in ("source", "bytes_count", "bytes_sum")), strict=True))
+        return [("", rows.num_rows, int(sizes.sum()))]
+    sources = rows.column("source").dictionary_encode()  # a batch has few: Arrow's group_by costs ten times as much
+    codes, counts = sources.indices.to_numpy(), []
+    for code, source in enumerate(sources.dictionary.to_pylist()):
+        chosen = codes == code
+        counts.append((source, int(chosen.sum()), int(sizes[chosen].sum())))
+    return sorted(counts)
 
 
-def text_bytes(rows: pa.Table | pa.RecordBatch) -> pa.Array | pa.ChunkedArray:
+def text_bytes(rows: pa.RecordBatch) -> pa.Array:
     """Return the UTF-8 length of every row's text (int64, 0 where there is none)."""
     return pc.fill_null(pc.binary_length(rows.column("text")), 0).cast(pa.int64())

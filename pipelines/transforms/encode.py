@@ -50,10 +50,10 @@ class Encode:
         """Return how many tokens every document has."""
         encoded = self(batch)
         counts = pc.list_value_length(encoded.column("ids")).to_pylist()
-        passed = pc.is_null(encoded.column("verdict")).to_pylist()
+        reasons = pc.struct_field(encoded.column("verdict"), "reason").to_pylist()
         return [
-            [Evidence(self.name, f"{count} tokens", "text, and turns that fit it", good)]
-            for count, good in zip(counts, passed, strict=True)
+            [Evidence(reason or self.name, f"{count} tokens", "text, and turns that fit it", reason is None)]
+            for count, reason in zip(counts, reasons, strict=True)
         ]
 
 

@@ -13,8 +13,9 @@ PROSE = (
     "have a slow wheel and bad flour, and so he walks along the channel every morning and looks at the banks."
 )
 GERMAN = (
-    "Der Kanal, der das Wasser zum Mühlrad bringt, heißt Obergraben. Er beginnt an einem Wehr, das den Fluss staut, und "
-    "er läuft mit so wenig Gefälle am Hang entlang, wie der Boden es zulässt, damit das Wasser hoch über dem Rad ankommt."
+    "Der Kanal, der das Wasser zum Mühlrad bringt, heißt Obergraben. Er beginnt an einem Wehr, das den Fluss staut, "
+    "und er läuft mit so wenig Gefälle am Hang entlang, wie der Boden es zulässt, damit das Wasser hoch über dem Rad "
+    "ankommt."
 )
 PAGES = {
     "good": f"<p>{PROSE}</p>",

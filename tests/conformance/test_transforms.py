@@ -1,0 +1,366 @@
+"""What every transform must hold, on documents of every kind. A transform without a case here fails the tests.
+
+As a script it prints a hash of every case's result, so that another process can be compared with this one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib
+import inspect
+import json
+import os
+import pickle
+import pkgutil
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from made import GERMAN, PAGES, PROSE
+from rows import batch_of, document
+from runs import REPOSITORY, SHARED
+
+import pipelines.transforms
+from pipelines.schema import OUTCOMES, with_columns
+from pipelines.sources.commoncrawl import CommonCrawl
+from pipelines.sources.source import BatchLimits, RawAccount
+from pipelines.sources.tables import Table
+from pipelines.storage import LocalStorage
+from pipelines.transform import Transform
+from pipelines.transforms.encode import Encode
+from pipelines.transforms.exact import DUPLICATES, ExactDuplicate, TextHash
+from pipelines.transforms.extract import Extract
+from pipelines.transforms.gopher import GopherQuality
+from pipelines.transforms.language import Language
+from pipelines.transforms.registry import TRANSFORMS
+
+TEXTS = [
+    PROSE, GERMAN, PROSE.upper(), PROSE * 20, PROSE.replace(" ", "\n"), "", " ", "\n\n", "word", "1 2 3 4 5 6 7 8 9",
+    "# " * 60, "- item\n" * 60, "and so on ...\n" * 30, "the end\u2026 " * 40, "水は高い所から低い所へ流れる。" * 12,
+    "Вода течёт по каналу к колесу мельницы. " * 8, "الماء يجري في القناة إلى العجلة. " * 8, "नदी का पानी " * 20,
+    "\U0001f30a" * 50, "e\u0301" * 60, "\u0344\u1e9e\ufb01 \u2028\u2029\x85", "a\0b\x1b[2J", "x" * 3000,
+    "<|endoftext|>" * 3, PROSE + " #" * 200,
+    " " * 5000, "\t\u3000\xa0" * 500, "def f(x):\n    return {x: [x]}\n" * 9,
+]  # fmt: skip
+"""Prose, debris and hostile texts, in several scripts."""
+
+TYPES = [pa.field("media_type", pa.string()), pa.field("charset", pa.string())]
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A transform and a function that makes documents for it (with the columns that it needs)."""
+
+    transform: Transform
+    make: Callable[[], pa.RecordBatch]
+
+
+@cache
+def texts() -> pa.RecordBatch:
+    """Made texts and (where it is here) real ones, languages filled in here and there."""
+    languages = [None, "en", "de", "en"]
+    rows = [document(text, natural_key=str(place), language=languages[place % 4]) for place, text in enumerate(TEXTS)]
+    made = batch_of(rows)
+    if not SHARED.exists():
+        return made
+    source = Table(name="c4", include=("c4_demo.jsonl",), schema="c4", limit=25)
+    return pa.concat_batches([made, real(source, "web_text/c4_sample").slice(0, 25)])
+
+
+def real(source: CommonCrawl | Table, folder: str) -> pa.RecordBatch:
+    storage = LocalStorage(SHARED / folder)
+    batches = [
+        batch for split in source.splits(storage) for batch in source.read(split, storage, BatchLimits(), RawAccount())
+    ]
+    whole = pa.concat_batches(batches)
+    return whole.filter(whole.column("verdict").is_null())
+
+
+@cache
+def pages() -> pa.RecordBatch:
+    """Payloads for extraction: whole, odd and hostile ones, and rows that have a text already."""
+    html = [f"<html><body><main>{body}</main></body></html>".encode() for body in PAGES.values()]
+    html += [
+        b"", b"<", b"\xff\xfe<\x00p\x00>\x00", "<meta charset=koi8-r><p>Вода".encode("koi8-r"), b"\x80\x81\xff" * 50,
+        b"<p>" * 300, b"<table>" + b"<tr><td>x" * 300, b"<a" + b" b=1" * 1500 + b">", b"<!--" + b"-" * 5000, b"\0" * 99,
+        b"<p>\xed\xa0\x80</p>", b"<script>" + b"x" * 999, "<p>水は流れる".encode("shift_jis"),
+    ]  # fmt: skip
+    kinds = ["text/html", "application/xhtml+xml", "text/plain", None]
+    charsets = [None, "utf-8", "shift_jis", "nonsense"]
+    rows = [
+        document(
+            None, natural_key=f"page {place}", content=page, media_type=kinds[place % 4], charset=charsets[place % 3]
+        )
+        for place, page in enumerate(html * 2)
+    ]
+    rows += [document(text, natural_key=f"text {place}") for place, text in enumerate(["given", "", PROSE])]
+    rows += [document(None, natural_key="nothing", media_type="text/html")]
+    made = batch_of(rows, TYPES)
+    if not SHARED.exists():
+        return made
+    source = CommonCrawl(name="web", include=("whirlwind.warc.gz", "*.wet"), limit=12)
+    return pa.concat_batches([made, real(source, "warc/commoncrawl").select(made.schema.names)])
+
+
+@cache
+def hashed() -> pa.RecordBatch:
+    """Texts as they stand before the verdicts of deduplication."""
+    return TextHash(priority=0)(texts())
+
+
+@cache
+def duplicates() -> pa.Table:
+    """Every third document goes; the table also names documents of others."""
+    ids = texts().column("doc_id").to_pylist()
+    pairs = [(id_, ids[0]) for id_ in ids[2::3]] + [(b"\xff" * 16, b"\0" * 16)]
+    columns = [pa.array(column, pa.binary(16)) for column in zip(*pairs, strict=True)]
+    return pa.Table.from_arrays(columns, schema=DUPLICATES)
+
+
+@cache
+def conversations() -> pa.RecordBatch:
+    """Plain texts, sound turns, and turns with each fault."""
+    text = "Frage? Über die Antwort."
+    size = len(text.encode())
+    faulty = [
+        ("robot", 0, 6, 0), ("user", 0, size + 1, 0), ("user", -1, 3, 0), ("user", 8, 10, 0), ("user", 0, 6, 257),
+        (None, 0, 6, 0), ("user", 6, 0, 0),
+    ]  # fmt: skip
+    sound = [
+        [("user", 0, 6, 0), ("assistant", 7, size, 256)], [("system", 0, 0, 0)], [], [("tool", 0, size, 128)],
+        [("user", 0, 6, 256), ("assistant", 6, 7, 0), ("user", 7, size, 1)],
+    ]  # fmt: skip
+    names = ("role", "start", "end", "weight")
+    turns = [[dict(zip(names, turn, strict=True)) for turn in row] for row in [*sound, *([turn] for turn in faulty)]]
+    turns.append([*turns[0], turns[0][0]])
+    rows = [document(text, natural_key=f"talk {place}", turns=row) for place, row in enumerate(turns)]
+    nulls = [document(None, natural_key="null"), document(None, natural_key="null turns", turns=turns[0])]
+    return pa.concat_batches([batch_of(rows), texts(), batch_of(nulls)])
+
+
+CASES: dict[str, list[Case]] = {
+    "extract": [
+        Case(Extract(), pages),
+        Case(Extract(engine="trafilatura"), pages),
+        Case(Extract(max_bytes=100, max_depth=5, max_nodes=20, max_attributes=3), pages),
+    ],
+    "language": [
+        Case(Language(), texts),
+        Case(Language(languages=("de", "en"), minimum_score=0), texts),
+        Case(Language(minimum_score=10_000, max_bytes=7), texts),
+    ],
+    "gopher_quality": [
+        Case(GopherQuality(), texts),
+        Case(GopherQuality(min_words=1, min_stop_words=0, max_mean_word_length=4, max_hashes=0), texts),
+    ],
+    "text_hash": [Case(TextHash(priority=3), texts), Case(TextHash(priority=0, scope="source"), texts)],
+    "exact_duplicate": [
+        Case(ExactDuplicate().bind({"duplicates": duplicates()}), hashed),
+        Case(ExactDuplicate().bind({"duplicates": DUPLICATES.empty_table()}), hashed),
+    ],
+    "encode": [
+        Case(Encode("cl100k_base"), conversations),
+        Case(Encode("cl100k_base", "tiktoken"), conversations),
+        Case(Encode("o200k_base"), conversations),
+    ],
+}
+"""By the transform's name."""
+
+ALL = [pytest.param(case, id=f"{name}-{place}") for name, cases in CASES.items() for place, case in enumerate(cases)]
+every_case = pytest.mark.parametrize("case", ALL)
+
+
+def transform_classes() -> set[type]:
+    """Find every class below pipelines/transforms that is a transform by its attributes."""
+    found = set()
+    for module in pkgutil.iter_modules(pipelines.transforms.__path__, "pipelines.transforms."):
+        for _, cls in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
+            if cls.__module__ == module.name and all(
+                hasattr(cls, name) for name in ("name", "version", "adds", "drops")
+            ):
+                found.add(cls)
+    return found
+
+
+def test_every_transform_has_a_case():
+    assert transform_classes() == {type(case.transform) for cases in CASES.values() for case in cases}
+    assert set(TRANSFORMS) <= set(CASES)
+    for name, cases in CASES.items():
+        assert {case.transform.name for case in cases} == {name}
+        assert all(isinstance(case.transform, Transform) for case in cases)
+
+
+def test_the_search_finds_what_it_should():
+    assert {Extract, Language, GopherQuality, TextHash, ExactDuplicate, Encode} <= transform_classes()
+
+
+def same(left: pa.RecordBatch, right: pa.RecordBatch) -> bool:
+    """Whether two batches hold the same values; their buffers may differ behind nulls and before offsets."""
+    return left.schema.equals(right.schema, check_metadata=True) and left.equals(right)
+
+
+def copied(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return a copy in buffers of its own, which begin where the rows do."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return pa.ipc.open_stream(sink.getvalue()).read_next_batch()
+
+
+def digest(batch: pa.RecordBatch) -> str:
+    return hashlib.sha256(json.dumps(batch.to_pylist(), default=repr, sort_keys=True).encode("utf-8")).hexdigest()
+
+
+@cache
+def whole(place: int) -> pa.RecordBatch:
+    case = ALL[place].values[0]
+    return case.transform(case.make())
+
+
+def result_of(case: Case) -> pa.RecordBatch:
+    return whole(next(place for place, param in enumerate(ALL) if param.values[0] is case))
+
+
+@every_case
+def test_the_result_is_as_declared(case):
+    batch, result = case.make(), result_of(case)
+    result.validate(full=True)
+    assert result.schema == with_columns(batch.schema, case.transform.adds, case.transform.drops)
+    assert result.column("doc_id").equals(batch.column("doc_id"))
+    for verdict in result.column("verdict").to_pylist():
+        assert verdict is None or (verdict["outcome"] in OUTCOMES and verdict["reason"])
+    assert case.transform.name == type(case.transform).name
+    assert case.transform.version >= 1
+
+
+def test_the_cases_show_verdicts_of_every_kind():
+    """A property of a transform says nothing where nothing is dropped."""
+    reasons = {
+        verdict["reason"]
+        for place in range(len(ALL))
+        for verdict in whole(place).column("verdict").to_pylist()
+        if verdict
+    }
+    rules = {f"gopher_quality.{rule.name}" for rule in GopherQuality().rules} - {"gopher_quality.max_words"}
+    assert reasons >= {
+        "extract.too_large", "extract.too_complex", "extract.empty", "language", "language_score", "exact_duplicate",
+        "encode.no_text", "encode.turn_role", "encode.turn_range", "encode.turn_order", "encode.turn_boundary",
+        "encode.turn_weight", "gopher_quality.min_words", "gopher_quality.max_hashes", "gopher_quality.min_stop_words",
+    }  # fmt: skip
+    assert len(reasons & rules) >= 5
+
+
+@every_case
+@settings(max_examples=12, deadline=None)
+@given(data=st.data())
+def test_batches_do_not_matter(case, data):
+    """f(concat(a, b)) == concat(f(a), f(b)), for any number of cuts, also where a part has no row."""
+    batch = case.make()
+    cuts = data.draw(st.lists(st.integers(0, batch.num_rows), max_size=6).map(sorted))
+    bounds = [0, *cuts, batch.num_rows]
+    parts = [case.transform(batch.slice(start, stop - start)) for start, stop in zip(bounds, bounds[1:], strict=False)]
+    assert same(pa.concat_batches(parts), result_of(case))
+
+
+@every_case
+def test_one_row_at_a_time(case):
+    batch = case.make()
+    parts = [case.transform(batch.slice(row, 1)) for row in range(batch.num_rows)]
+    assert same(pa.concat_batches(parts), result_of(case))
+
+
+@every_case
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_company_of_a_row_does_not_matter(case, seed):
+    """Rows in another order, some twice and some not there, get what they got."""
+    rows = pa.array(np.random.default_rng(seed).integers(0, case.make().num_rows, 40))
+    assert same(case.transform(case.make().take(rows)), result_of(case).take(rows))
+
+
+@every_case
+def test_no_rows(case):
+    empty = case.transform(case.make().slice(0, 0))
+    assert empty.num_rows == 0
+    assert empty.schema == result_of(case).schema
+    assert case.transform.evidence(case.make().slice(0, 0)) == []
+
+
+@every_case
+def test_a_slice_is_as_good_as_a_copy(case):
+    batch = case.make().slice(3, 17)
+    assert batch.column("doc_id").offset == 3
+    assert copied(batch).column("doc_id").offset == 0
+    assert same(case.transform(batch), case.transform(copied(batch)))
+    assert case.transform.evidence(batch) == case.transform.evidence(copied(batch))
+
+
+@every_case
+def test_nulls_before_the_first_row_do_not_matter(case):
+    """A column without nulls may still have a bitmap that tells of nulls in what was cut off before it."""
+    batch = case.make()
+    place = batch.schema.get_field_index("text")
+    text = pc.if_else(pa.array(np.arange(batch.num_rows) < 15), None, batch.column("text"))
+    beside_nulls = batch.set_column(place, batch.schema.field(place), text).slice(15, 25)
+    assert same(case.transform(beside_nulls), result_of(case).slice(15, 25))
+
+
+@every_case
+def test_the_input_stays_as_it_was(case):
+    batch = copied(case.make())
+    before = [buffer.to_pybytes() for column in batch.columns for buffer in column.buffers() if buffer]
+    case.transform(batch)
+    case.transform.evidence(batch)
+    assert [buffer.to_pybytes() for column in batch.columns for buffer in column.buffers() if buffer] == before
+    assert same(batch, case.make())
+
+
+@every_case
+def test_a_pickled_transform_is_the_same(case):
+    again = pickle.loads(pickle.dumps(case.transform))
+    assert again == case.transform
+    assert same(again(case.make().slice(0, 20)), result_of(case).slice(0, 20))
+
+
+@every_case
+def test_evidence_agrees_with_the_verdict(case):
+    """One list a row; of the rules that fail, the first is the reason; where there is none, none fails."""
+    evidence = case.transform.evidence(case.make())
+    verdicts = result_of(case).column("verdict").to_pylist()
+    assert len(evidence) == len(verdicts)
+    for rules, verdict in zip(evidence, verdicts, strict=True):
+        failed = [rule for rule in rules if not rule.passed]
+        if verdict is None:
+            assert failed == []
+        else:
+            assert failed[0].rule == verdict["reason"]
+            if verdict["value"] is not None:
+                assert (failed[0].value, failed[0].threshold) == (verdict["value"], verdict["threshold"] or "no error")
+
+
+@every_case
+def test_the_same_again(case):
+    """Nothing is remembered from one call to the next."""
+    assert same(case.transform(copied(case.make())), result_of(case))
+
+
+def test_another_process_with_other_hashes_gives_the_same():
+    """Neither the seed of Python's hashes nor what else a process did decides anything."""
+    environment = {**os.environ, "PYTHONHASHSEED": "4711", "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests/support'}"}
+    done = subprocess.run(
+        [sys.executable, __file__], env=environment, capture_output=True, text=True, check=False, cwd=Path("/")
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout) == [digest(whole(place)) for place in range(len(ALL))]
+
+
+if __name__ == "__main__":
+    print(json.dumps([digest(whole(place)) for place in range(len(ALL))]))
