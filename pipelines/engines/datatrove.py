@@ -11,7 +11,6 @@ import dataclasses
 import multiprocessing
 import os
 import signal
-import tempfile
 import threading
 import time
 import traceback
@@ -36,6 +35,9 @@ from pipelines.errors import HeadraceError, WorkerDied
 from pipelines.sources.source import BatchLimits, Split
 from pipelines.stage import GroupStage, MapStage
 from pipelines.storage import Storage, explain_os_error
+
+LOGS = "memory://headrace-logs"
+"""Where datatrove keeps its own logs and marks: nowhere that a killed run would leave them."""
 
 RANK_BYTES, LEAST_BYTES = 1 << 20, 1 << 16
 """Input that makes a rank, and what a work counts at least. A rank costs about 10 ms of CPU: small works share one."""
@@ -143,7 +145,6 @@ class DatatroveEngine:
         """Take the number of worker processes; the pool starts with the first stage."""
         self._workers, self._limits = workers, limits
         self._pool: ProcessPoolExecutor | None = None
-        self._logs = tempfile.TemporaryDirectory(prefix="headrace-logs-")
 
     def __enter__(self) -> DatatroveEngine:
         """Return the engine."""
@@ -156,7 +157,6 @@ class DatatroveEngine:
             self._pool.shutdown(wait=not error[0], cancel_futures=True)
             for process in processes:
                 process.kill()
-        self._logs.cleanup()
 
     def map(
         self, stage: MapStage, splits: list[Split], sides: Sequence[CommittedTable], output: Storage, report: Report
@@ -213,7 +213,7 @@ class DatatroveEngine:
         ranks = list(_ranks(works))
         if self._workers == 1 or not works:
             for number, rank in enumerate(ranks):
-                yield from _run_rank(rank, number, len(ranks), self._logs.name)
+                yield from _run_rank(rank, number, len(ranks))
             return
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
@@ -223,7 +223,7 @@ class DatatroveEngine:
         while True:
             while len(running) < 2 * self._workers and (item := next(queue, None)) is not None:
                 number, rank = item
-                running[self._pool.submit(_run_rank, rank, number, len(ranks), self._logs.name)] = rank
+                running[self._pool.submit(_run_rank, rank, number, len(ranks))] = rank
             if not running:
                 return
             for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -297,14 +297,14 @@ def _explained(error: BaseException, work: Work) -> HeadraceError:
     return HeadraceError(f"{work}: {type(error).__name__}: {error}\n{where}")
 
 
-def _run_rank(rank: Rank, number: int, world_size: int, logs: str) -> list[tuple[str, Commit]]:
+def _run_rank(rank: Rank, number: int, world_size: int) -> list[tuple[str, Commit]]:
     """Run works as one rank of a datatrove executor and return their commits; `HeadraceError` names the work."""
     from datatrove.executor.local import LocalPipelineExecutor
     from loguru import logger
 
     logger.remove()
     step = _Step(rank)
-    executor = LocalPipelineExecutor([step], tasks=world_size, logging_dir=logs, skip_completed=False)
+    executor = LocalPipelineExecutor([step], tasks=world_size, logging_dir=LOGS, skip_completed=False)
     executor._run_for_rank(number, local_rank=1)  # ranks other than 0 keep their logs to their file
     if step.error is not None:
         raise step.error

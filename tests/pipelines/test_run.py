@@ -110,7 +110,7 @@ def test_files_with_nothing_in_them(content, tmp_path):
     for name in names:
         (tmp_path / "input" / name).write_bytes(content)
     for name in packed:
-        (tmp_path / "input" / name).write_bytes(gzip.compress(content) if content else b"")
+        (tmp_path / "input" / name).write_bytes(gzip.compress(content, mtime=0) if content else b"")
     (tmp_path / "empty.yaml").write_text(EMPTY)
     result = run_recipe(tmp_path / "empty.yaml", tmp_path / "out")
     empty = {warning.split()[1].rstrip(":") for warning in result.warnings}

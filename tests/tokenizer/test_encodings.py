@@ -76,14 +76,16 @@ def test_unknown_encoding_says_what_there_is() -> None:
 
 def test_another_vocabulary_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "cl100k_base.tiktoken.gz"
-    file.write_bytes(gzip.compress(b"IQ== 0\n"))
+    file.write_bytes(gzip.compress(b"IQ== 0\n", mtime=0))
     found = hashlib.sha256(b"IQ== 0\n").hexdigest()
     with pytest.raises(TokenizerMismatch, match=f"cl100k_base.tiktoken.gz: sha256 {found}, expected {'0' * 64}"):
         encodings.read_vocabulary(file, "0" * 64)
     assert encodings.read_vocabulary(file, found) == b"IQ== 0\n"
 
 
-@pytest.mark.parametrize("content", [b"", b"no gzip", gzip.compress(b"x" * 100)[:-9]], ids=["empty", "other", "cut"])
+@pytest.mark.parametrize(
+    "content", [b"", b"no gzip", gzip.compress(b"x" * 100, mtime=0)[:-9]], ids=["empty", "other", "cut"]
+)
 def test_a_damaged_file_is_refused(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "v.gz"
     file.write_bytes(content)
@@ -96,7 +98,7 @@ def test_a_damaged_file_is_refused(tmp_path: Path, content: bytes) -> None:
 def test_decompression_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encodings, "MAX_VOCABULARY_BYTES", 1000)
     file = tmp_path / "bomb.gz"
-    file.write_bytes(gzip.compress(b"x" * 1_000_000))
+    file.write_bytes(gzip.compress(b"x" * 1_000_000, mtime=0))
     with pytest.raises(TokenizerMismatch, match="bomb.gz"):
         encodings.read_vocabulary(file, hashlib.sha256(b"x" * 1000).hexdigest())
 

@@ -88,7 +88,7 @@ def test_response_row(write: Write) -> None:
         "WARC-Date: 2020-01-02T03:04:05Z",
     )
     headers = "Content-Type: Text/HTML; charset=ISO-8859-1\r\nX-Name: caf\xe9\r\n"
-    data = page(gzip.compress(HTML), *fields, headers=headers + "Content-Encoding: gzip\r\n")
+    data = page(gzip.compress(HTML, mtime=0), *fields, headers=headers + "Content-Encoding: gzip\r\n")
     row = one(write(data), CommonCrawl("web", ("**/*.warc",), licence="CC0-1.0"))
     assert row["doc_id"] == doc_id("web", "urn:uuid:7")
     assert (row["source"], row["natural_key"], row["licence"]) == ("web", "urn:uuid:7", "CC0-1.0")
@@ -164,7 +164,11 @@ def test_envelopes_are_gaps_by_type(write: Write) -> None:
         (page(b"a {}", headers="Content-Type: text/css\r\n"), "dropped[media_type]", "text/css"),
         (page(b"\x89PNG\r\n\x1a\n", headers=""), "dropped[media_type]", "image/png"),
         (page(HTML * 40), "dropped[record_too_large]", str(40 * len(HTML) + 44)),
-        (page(gzip.compress(HTML * 40), headers="Content-Encoding: gzip\r\n"), "dropped[record_too_large]", "> 1000"),
+        (
+            page(gzip.compress(HTML * 40, mtime=0), headers="Content-Encoding: gzip\r\n"),
+            "dropped[record_too_large]",
+            "> 1000",
+        ),
         (record("conversion", b"x" * 1001), "dropped[record_too_large]", "1001"),
         (record("conversion", b"x", "Content-Type: image/png"), "dropped[media_type]", "image/png"),
         (
@@ -194,7 +198,7 @@ def test_cut_body_is_kept_and_noted(write: Write) -> None:
 
 
 def test_errors_in_one_member_have_keys_of_their_own(write: Write) -> None:
-    rows, _ = read_all(write(gzip.compress(b"junk\n" + page() + b"more junk\n")))
+    rows, _ = read_all(write(gzip.compress(b"junk\n" + page() + b"more junk\n", mtime=0)))
     assert [reason(row) for row in rows] == ["errored[damaged_record]", None, "errored[damaged_record]"]
     assert rows[2]["natural_key"] == f"crawl/a.warc@0+{5 + len(page())}"
 

@@ -243,7 +243,7 @@ def test_a_json_array_and_lines_give_the_same_documents(tmp_path):
     lines = "\n".join(map(json.dumps, rows)).encode()
     (tmp_path / "lines.jsonl").write_bytes(lines)
     (tmp_path / "lines.json").write_bytes(lines)
-    (tmp_path / "lines.jsonl.gz").write_bytes(gzip.compress(lines))
+    (tmp_path / "lines.jsonl.gz").write_bytes(gzip.compress(lines, mtime=0))
     found = {}
     for path in tmp_path.iterdir():
         documents, [account] = read_all(Conversations("s", (path.name,), id="id"), tmp_path)
