@@ -243,8 +243,9 @@ def _extract_resiliparse(page: str) -> str:
 
 def _extract_trafilatura(page: str) -> str:
     """Return the main content by trafilatura's precision rules, without comments; empty where it finds none."""
+    extract = _trafilatura()  # outside of the `try`: where it cannot be imported, the run fails and not every page
     try:
-        return _trafilatura()(page, favor_precision=True, include_comments=False, deduplicate=False) or ""
+        return extract(page, favor_precision=True, include_comments=False, deduplicate=False) or ""
     except MemoryError:
         raise
     except Exception as error:  # pure Python over hostile trees: its bugs are of any kind; no Rust within

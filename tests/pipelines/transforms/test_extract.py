@@ -322,3 +322,12 @@ def test_impossible_settings_are_refused(field: str, value: object) -> None:
     """The message names field and value."""
     with pytest.raises(ValueError, match=rf"{field}: .*{value}.*\nhint: "):
         Extract(**{field: value})
+
+
+def test_a_library_that_cannot_be_imported_fails_the_run_and_not_every_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    def cannot() -> None:
+        raise ImportError("lxml.html.clean module is now a separate project")
+
+    monkeypatch.setattr(module, "_trafilatura", cannot)
+    with pytest.raises(ImportError, match="separate project"):
+        extract(b"<p>text</p>", engine="trafilatura")
