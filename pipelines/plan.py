@@ -118,7 +118,7 @@ def _tokenize(recipe: Recipe, schema: pa.Schema, number: int, output: Storage) -
     encoded = schema
     for transform in transforms:
         encoded = with_columns(encoded, transform.adds, transform.drops)
-    documents = pa.schema([field for field in encoded if field.name not in ("content", *Encode.adds.names)])
+    documents = pa.schema([field for field in encoded if field.name not in Encode.adds.names])
     return MapStage(
         name=f"{number}-tokenize",
         chains={DOCUMENTS: Chain(Committed(DOCUMENTS, schema), output, transforms)},
