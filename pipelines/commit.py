@@ -87,6 +87,12 @@ def commit_path(folder: str, split_id: str) -> str:
     return f"{folder}/commits/{split_id}.json"
 
 
+def make_commit(storage: Storage, folder: str, commit: Commit) -> Commit:
+    """Commit a split and return the commit that stands: this one, or that of an attempt which was faster."""
+    path = commit_path(folder, commit.split)
+    return commit if storage.commit(path, commit.to_json()) else Commit.from_json(storage.read(path))
+
+
 def read_commits(storage: Storage, folder: str) -> dict[str, Commit]:
     """Return the commit records below a stage's folder by split id. Raises `VerifyError` for a damaged one."""
     found = {}

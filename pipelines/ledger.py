@@ -145,6 +145,28 @@ def check_stages(ledger: pa.Table, stages: list[str]) -> None:
             )
 
 
+def check_tables(ledger: pa.Table, between: list[tuple[str, str, str]]) -> None:
+    """Check for tables other than documents that a stage took in all rows that another put out.
+
+    `between` holds (table, stage that puts it out, stage that takes it in).
+    """
+    rows = ledger.to_pylist()
+    for table, earlier, later in between:
+        put_out = sum(
+            e["rows"]
+            for e in rows
+            if (e["stage"], e["table"], e["account"], e["transform"]) == (earlier, table, "out", "write")
+        )
+        took_in = sum(
+            e["rows"] for e in rows if (e["stage"], e["table"], e["account"], e["step"]) == (later, table, "in", 0)
+        )
+        if put_out != took_in:
+            raise LedgerImbalance(
+                f"stage {later}: took in {took_in} rows of {table}, but stage {earlier} put out {put_out}\n"
+                "hint: files between the two stages are missing, doubled or stale; run `headrace verify`"
+            )
+
+
 def stage_total(ledger: pa.Table, stage: str, *, last: bool) -> dict[str, tuple[int, int]]:
     """Return, per source, documents and text bytes that a stage put out (`last`) or took in; empty sources left out."""
     rows = [row for row in ledger.to_pylist() if row["stage"] == stage and row["table"] == "documents"]

@@ -57,6 +57,14 @@ class Plan:
         """Names of the stages that hand documents on, in order."""
         return [stage.name for stage in self.stages if any(output.table == DOCUMENTS for output in stage.outputs)]
 
+    def tables_between(self) -> list[tuple[str, str, str]]:
+        """Return (table, stage that writes it, stage that reads it whole) for tables other than documents."""
+        given = [(one, stage.name) for stage in self.stages if isinstance(stage, GroupStage) for one in stage.inputs]
+        given += [
+            (side.given, stage.name) for stage in self.stages if isinstance(stage, MapStage) for side in stage.side
+        ]
+        return [(one.table, one.stage, name) for one, name in given if one.run is None and one.table != DOCUMENTS]
+
 
 def build_plan(recipe: Recipe, output: Storage) -> Plan:
     """Lay out the stages of a recipe. Raises `RecipeError` when its transforms do not fit together."""

@@ -27,8 +27,8 @@ from tokenizer.encodings import ENCODINGS
 
 ENGINES = ("datatrove",)
 TOP_LEVEL = ("name", "sources", "deduplicate", "tokenizer", "output", "engine")
-PARTITION_COLUMNS = ("language", "licence", "host")
-NAME = r"[a-z0-9][a-z0-9_-]*"
+PARTITION_COLUMNS = ("language", "licence")
+NAME = r"[a-z0-9][a-z0-9_-]{0,63}"
 MAX_RECIPE_BYTES = 256 << 10
 """A recipe of a thousand sources is about as long; it bounds what the YAML parser can be made to do."""
 

@@ -21,7 +21,7 @@ import pyarrow as pa
 from pipelines.commit import CommittedTable, FileRecord, read_commits
 from pipelines.engines.engine import Engine, Report, StageResult, sweep
 from pipelines.errors import HeadraceError, OutputError
-from pipelines.ledger import check_stages, to_parquet, to_table
+from pipelines.ledger import check_stages, check_tables, to_parquet, to_table
 from pipelines.manifests import LEDGER_FILE, write_manifests
 from pipelines.plan import DOCUMENTS, Plan
 from pipelines.sources.committed import Committed
@@ -30,6 +30,7 @@ from pipelines.stage import GroupStage, MapStage, Stage, TableOf
 from pipelines.storage import ATTEMPTS, LocalStorage, explain_os_error
 from tokenizer.encodings import TokenizerMismatch, encoding_named, vocabulary_bytes
 
+PACKAGES = ("pyarrow", "tiktoken", "gigatoken", "datatrove", "numba", "resiliparse", "trafilatura", "lxml")
 RECIPE_FILE, RUN_FILE, LOCK_FILE = "recipe.json", "run.json", ".lock"
 
 
@@ -78,6 +79,7 @@ def run_plan(plan: Plan, output: LocalStorage, engine: Engine, report: Report) -
     ]
     with claimed(plan, output):
         runs = _recorded_runs(output)
+        warnings += _changed_packages(runs)
         results: dict[str, StageResult] = {}
         for stage in plan.stages:
             results[stage.name] = _run_stage(stage, plan, splits, results, output, engine, report)
@@ -166,6 +168,7 @@ def _committed(given: TableOf, results: Mapping[str, StageResult], output: Local
 def _write_ledger(plan: Plan, results: Mapping[str, StageResult], output: LocalStorage) -> pa.Table:
     ledger = to_table(entry for result in results.values() for commit in result.commits for entry in commit.entries)
     check_stages(ledger, plan.document_stages)
+    check_tables(ledger, plan.tables_between())
     output.replace(LEDGER_FILE, to_parquet(ledger))
     return ledger
 
@@ -201,10 +204,26 @@ def _run_record(
         "roots": {entry.source.name: str(entry.root) for entry in plan.recipe.sources},
         "host": socket.gethostname(),
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in ("pyarrow", "tiktoken", "gigatoken", "datatrove", "numba")},
+        "packages": _packages(),
         "stages": {name: {"done": done.num_done, "found": done.num_found} for name, done in results.items()},
         "warnings": warnings,
     }
+
+
+def _packages() -> dict[str, str]:
+    """Return the versions of the packages on which the bytes depend."""
+    return {name: version(name) for name in PACKAGES}
+
+
+def _changed_packages(runs: list[dict[str, Any]]) -> list[str]:
+    """Warn when the folder's last run had other packages: the same bytes are promised for one lock file only."""
+    then = runs[-1].get("packages", {}) if runs else {}
+    return [
+        f"package {name} was {then[name]} in the last run of this folder and is {now} now: "
+        "what is found committed and what is made now may differ; make the folder anew to be sure"
+        for name, now in _packages().items()
+        if then.get(name, now) != now
+    ]
 
 
 def _recorded_runs(output: LocalStorage) -> list[dict[str, Any]]:

@@ -60,6 +60,12 @@ class MapStage:
     """Of kept documents: each takes the columns of its own schema from them."""
     side: tuple[Side, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Refuse side tables that cannot be told apart."""
+        names = [side.given.table for side in self.side]
+        if len(set(names)) != len(names):
+            raise ValueError(f"stage {self.name}: its side tables are {names}, allowed is one of each name")
+
     @property
     def folder(self) -> str:
         """Where the stage's tables and commits lie in the output."""
@@ -105,6 +111,10 @@ class GroupStage:
         """Refuse inputs that are not one table."""
         if len({given.table for given in self.inputs}) != 1:
             raise ValueError(f"stage {self.name}: its inputs are {self.inputs}, allowed are tables of one name")
+
+    def projections(self) -> tuple[Output, ...]:
+        """Return the outputs that are columns of the kept documents; rows of the others come from the reduce."""
+        return tuple(output for output in self.outputs if set(output.schema.names) <= set(self.schema.names))
 
     @property
     def input_table(self) -> str:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from pipelines.errors import OutputError
+from pipelines.errors import HeadraceError, OutputError
 
 ATTEMPTS = ".attempts"
 
@@ -28,6 +28,8 @@ class StoredFile:
 
     path: str
     size: int
+    modified: int = dataclasses.field(default=0, compare=False)
+    """When it was last written, in ns; 0 = not told. No part of what the file is."""
 
 
 class Storage(Protocol):
@@ -97,7 +99,8 @@ class LocalStorage:
                 if entry.is_dir(follow_symlinks=False):
                     folders += [entry.path] if entry.name != ATTEMPTS else []
                 elif _is_file(entry, root):
-                    yield StoredFile(entry.path.removeprefix(top), entry.stat().st_size)
+                    status = entry.stat()
+                    yield StoredFile(entry.path.removeprefix(top), status.st_size, status.st_mtime_ns)
 
     def open(self, path: str) -> BinaryIO:
         """Open a file below the root for reading."""
@@ -126,7 +129,7 @@ class LocalStorage:
         """Flush the file to the disk and rename it to its final name."""
         with self._explained(path):
             file, target = self.root / ATTEMPTS / attempt / name, self.root / path
-            target.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(target.parent)
             _flush(file)
             file.replace(target)
             _flush(target.parent)
@@ -167,7 +170,7 @@ class LocalStorage:
                 with self.create(attempt, "record") as file:
                     file.write(record)
                 temporary = self.root / ATTEMPTS / attempt / "record"
-                (self.root / path).parent.mkdir(parents=True, exist_ok=True)
+                _make_folder((self.root / path).parent)
                 _flush(temporary)
                 yield temporary
         finally:
@@ -194,12 +197,14 @@ def explain_os_error(error: OSError, path: str) -> OutputError:
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
-    """Return what is in a folder; nothing where there is none that can be listed."""
+    """Return what is in a folder; nothing where there is none."""
     try:
         with os.scandir(folder) as entries:
             return list(entries)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:  # what is in there would be missing in silence
+        raise HeadraceError(f"{folder}: cannot be listed ({error.strerror})\nhint: mend its rights") from error
 
 
 def _is_file(entry: os.DirEntry[str], root: Path) -> bool:
@@ -208,6 +213,15 @@ def _is_file(entry: os.DirEntry[str], root: Path) -> bool:
         return entry.is_file(follow_symlinks=False)
     file = Path(entry.path)
     return file.is_file() and file.resolve().is_relative_to(root)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it, each on the disk before anything lies in it."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _flush(folder.parent)
+        _flush(folder)
 
 
 def _flush(path: Path) -> None:

@@ -16,7 +16,7 @@ from pipelines.commit import Commit, FileRecord
 from pipelines.engines.grouping import bucket_label, bucket_of
 from pipelines.errors import VerifyError
 from pipelines.finished import FinishedRun, open_run
-from pipelines.ledger import check_split, check_stages, to_table
+from pipelines.ledger import check_split, check_stages, check_tables, to_table
 from pipelines.manifests import LEDGER_FILE, MANIFEST_FILE, build_manifests
 from pipelines.plan import DOCUMENTS
 from pipelines.run import LOCK_FILE, RECIPE_FILE, RUN_FILE
@@ -95,6 +95,8 @@ def _check_ledger(run: FinishedRun) -> str:
             check_split(commit.entries, max((entry.step for entry in commit.entries), default=0))
             _check_counts(commit)
     check_stages(ledger, run.plan.document_stages)
+    check_tables(ledger, run.plan.tables_between())
+    _check_buckets(run)
     for stage in run.plan.document_stages:
         stopped = sum(e.rows for e in entries if e.stage == stage and e.account in ("dropped", "errored", "merged"))
         rejected = sum(record.rows for record in run.files(stage, "rejects"))
@@ -103,6 +105,20 @@ def _check_ledger(run: FinishedRun) -> str:
                 f"stage {stage}: the ledger says {stopped} documents stopped, the rejects hold {rejected}"
             )
     return f"ledger: {ledger.num_rows:,} entries balance, within every split and between the stages"
+
+
+def _check_buckets(run: FinishedRun) -> None:
+    """Every bucket of every stage behind the first has its commit, those without rows too."""
+    buckets = run.plan.recipe.output.buckets
+    wanted = {bucket_label(number, buckets) for number in range(buckets)}
+    for stage in run.plan.stages[1:]:
+        found = [commit.label for commit in run.commits[stage.name]]
+        if sorted(found) != sorted(wanted):
+            odd = sorted(wanted.symmetric_difference(found)) or ["a bucket that is there twice"]
+            raise VerifyError(
+                f"stage {stage.name}: has {len(found)} commits for {buckets} buckets, see {odd[0]}\n"
+                "hint: run the recipe again, it makes what is missing"
+            )
 
 
 def _check_counts(commit: Commit) -> None:

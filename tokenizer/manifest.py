@@ -283,6 +283,9 @@ def _check(manifest: Manifest, file: str) -> None:
     names = [shard.name for shard in manifest.shards]
     if len(set(names)) != len(names):
         _refuse(file, "shards", names, "distinct names", altered)
+    ends = [end for shard in manifest.shards if shard.documents for end in (shard.first_doc_id, shard.last_doc_id)]
+    if any(last >= first for last, first in zip(ends[1::2], ends[2::2], strict=False)):  # type: ignore[operator]
+        _refuse(file, "shards", names, "shards in ascending order of doc_id", altered)
     sums = _sum(manifest.shards)
     if manifest.totals != sums:
         _refuse(file, "totals", manifest.totals, f"the sum over the shards, {sums}", altered)

@@ -24,7 +24,9 @@ from pipelines.engines.engine import (
     DEFAULT_LIMITS,
     Report,
     StageResult,
+    drop_outdated,
     find_committed,
+    map_id,
     read_side,
     side_of_split,
     sweep,
@@ -66,6 +68,7 @@ class MapWork:
 
     stage: MapStage
     split: Split
+    split_id: str
     sides: tuple[CommittedTable, ...]
     output: Storage
     limits: BatchLimits
@@ -74,7 +77,7 @@ class MapWork:
         """Read the side tables of this split and carry it out."""
         pairs = zip(self.stage.side, self.sides, strict=True)
         tables = {side.given.table: read_side(side, given) for side, given in pairs}
-        return map_split(self.stage, self.split, self.output, tables, self.limits)
+        return map_split(self.stage, self.split, self.split_id, self.output, tables, self.limits)
 
     @property
     def num_bytes(self) -> int:
@@ -162,10 +165,12 @@ class DatatroveEngine:
         self, stage: MapStage, splits: list[Split], sides: Sequence[CommittedTable], output: Storage, report: Report
     ) -> StageResult:
         """Carry out a map stage: one task a split."""
-        works = {
-            split.id: MapWork(stage, split, side_of_split(stage, sides, str(split)), output, self._limits)
-            for split in splits
-        }
+        drop_outdated(stage.folder, splits, output)
+        works = {}
+        for split in splits:
+            own = side_of_split(stage, sides, str(split))
+            split_id = map_id(split, own)
+            works[split_id] = MapWork(stage, split, split_id, own, output, self._limits)
         return self._finish(stage.folder, stage.name, works, output, report)
 
     def group(

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import pyarrow as pa
+import xxhash
 
-from pipelines.commit import Commit, CommittedTable, read_commits
+from pipelines.commit import Commit, CommittedTable, commit_path, read_commits
 from pipelines.sinks.tables import read_table
 from pipelines.sources.source import BatchLimits, Split
 from pipelines.stage import GroupStage, MapStage, Side
@@ -48,13 +49,26 @@ class Engine(Protocol):
 
 
 def side_of_split(stage: MapStage, sides: Sequence[CommittedTable], label: str) -> tuple[CommittedTable, ...]:
-    """Return the side tables cut down to what a split of this label reads."""
-    return tuple(
-        dataclasses.replace(given, commits=tuple(commit for commit in given.commits if commit.label == label))
-        if side.bucketed
-        else given
-        for side, given in zip(stage.side, sides, strict=True)
-    )
+    """Return the side tables cut down to what a split of this label reads.
+
+    Raises `ValueError` where a bucketed table has no such bucket: it was cut into another number of them.
+    """
+    own = []
+    for side, given in zip(stage.side, sides, strict=True):
+        commits = tuple(commit for commit in given.commits if not side.bucketed or commit.label == label)
+        if side.bucketed and not commits:
+            raise ValueError(
+                f"stage {stage.name}: side table {given.table} has no {label}; cut both into as many buckets"
+            )
+        own.append(dataclasses.replace(given, commits=commits))
+    return tuple(own)
+
+
+def map_id(split: Split, sides: Sequence[CommittedTable]) -> str:
+    """Return the id of a split's commit: that of the split, and of the side tables that it reads if there are any."""
+    if not sides:
+        return split.id
+    return xxhash.xxh3_128_hexdigest("\x00".join([split.id, *(file.path for side in sides for file in side.files())]))
 
 
 def read_side(side: Side, given: CommittedTable) -> pa.Table:
@@ -64,11 +78,23 @@ def read_side(side: Side, given: CommittedTable) -> pa.Table:
 
 
 def find_committed(folder: str, wanted: list[str], output: Storage) -> dict[str, Commit]:
-    """Return the commits of the wanted splits that are there; delete commits of splits that are wanted no more."""
-    found = read_commits(output, folder)
-    for split_id in found.keys() - set(wanted):
-        output.delete(f"{folder}/commits/{split_id}.json")
-    return {split_id: commit for split_id, commit in found.items() if split_id in set(wanted)}
+    """Return the commits of the wanted splits that stand; delete those that are wanted no more or lack a file."""
+    found, names = {}, set(wanted)
+    for split_id, commit in read_commits(output, folder).items():
+        if split_id in names and all(output.exists(file.path) for file in commit.files):
+            found[split_id] = commit
+        else:
+            output.delete(commit_path(folder, split_id))
+    return found
+
+
+def drop_outdated(folder: str, splits: Sequence[Split], output: Storage) -> None:
+    """Delete the commits of splits of which a file was written after them: as long as before, but another maybe."""
+    committed = {file.path: file.modified for file in output.list(f"{folder}/commits")}
+    for split in splits:
+        path = commit_path(folder, split.id)
+        if path in committed and any(file.modified > committed[path] for file in split.files):
+            output.delete(path)
 
 
 def sweep(folder: str, commits: list[Commit], output: Storage) -> list[str]:

@@ -17,8 +17,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
-from pipelines.commit import Commit, CommittedTable, FileRecord, commit_path
+from pipelines.commit import Commit, CommittedTable, FileRecord, make_commit
 from pipelines.engines.mapping import REJECTS_OUTPUT, Writing, conform, count_written, part
+from pipelines.errors import LedgerImbalance
 from pipelines.ledger import SplitLedger
 from pipelines.sinks.sink import HashingFile
 from pipelines.sinks.tables import count_by_source
@@ -60,7 +61,8 @@ def bucket_id(stage: GroupStage, number: int, inputs: Sequence[CommittedTable]) 
 def bucket_of(keys: pa.Array, buckets: int) -> np.ndarray:
     """Return each key's bucket (int64, shape (rows,)): the high 32 bits of xxh3(key), scaled to `buckets`.
 
-    A 16-byte key is an xxh3_128 already and is its own hash, so buckets follow the order of doc_ids.
+    A 16-byte key is an xxh3_128 already and is its own hash, so buckets follow the order of doc_ids. Other keys are
+    hashed: strings and bytes as they are, integers as 8 bytes, little endian.
     """
     if keys.null_count:
         raise ValueError("a group key is null: every row needs one")
@@ -68,7 +70,11 @@ def bucket_of(keys: pa.Array, buckets: int) -> np.ndarray:
         words = np.frombuffer(keys.buffers()[1], ">u4", count=4 * (keys.offset + len(keys)))
         high = words[4 * keys.offset :: 4].astype(np.int64)
     else:
-        high = np.array([xxhash.xxh3_64_intdigest(key) >> 32 for key in keys.to_pylist()], np.int64)
+        numbers = pa.types.is_integer(keys.type)
+        values = (
+            [key.to_bytes(8, "little", signed=key < 0) for key in keys.to_pylist()] if numbers else keys.to_pylist()
+        )
+        high = np.array([xxhash.xxh3_64_intdigest(value) >> 32 for value in values], np.int64)
     return (high * buckets) >> 32
 
 
@@ -98,8 +104,7 @@ def scatter(
         record = FileRecord("scattered", path, target.size, target.sha256, rows, detail={"batches": batches})
         output.publish(attempt, "scatter.arrow", path)
         commit = Commit(split_id, "scatter", (record,), ())
-        output.commit(commit_path(folder, split_id), commit.to_json())
-        return commit
+        return make_commit(output, folder, commit)
 
 
 def scatter_folder(stage: GroupStage) -> str:
@@ -110,30 +115,63 @@ def scatter_folder(stage: GroupStage) -> str:
 def reduce_bucket(stage: GroupStage, bucket: Bucket, split_id: str, output: Storage, limits: BatchLimits) -> Commit:
     """Order one bucket's rows, reduce them, write what comes out and commit it."""
     ledger = SplitLedger(stage.name, bucket.label)
-    documents = "text" in stage.schema.names
+    documents = any(table.table == "documents" for table in stage.outputs)
     outputs = (*stage.outputs, REJECTS_OUTPUT) if documents else stage.outputs
+    came, went = _Ids(), _Ids()
     with Writing(output, stage.folder, split_id, outputs) as writing:
-        arrived = _counted(_ordered(stage, bucket, output, limits), stage, ledger)
+        ordered = _ordered(stage, bucket, output, limits)
+        arrived = (
+            came.seen(_counted(ordered, stage, ledger, documents)) if documents else _counted(ordered, stage, ledger)
+        )
         for tables in stage.reduce(arrived):
             for table, rows in tables.items():
                 if table == "documents":
+                    went.add(rows)
                     _write_documents(stage, rows, writing, ledger)
                 else:
                     writing.write(table, rows)
-        return writing.commit(split_id, bucket.label, ledger, WRITE_STEP)
+        if came != went:
+            raise LedgerImbalance(
+                f"stage {stage.name}, {bucket.label}: {stage.reduce.name} returned other documents than it was given\n"
+                "hint: it must return every document and mark what should go by its verdict"
+            )
+        return writing.commit(split_id, bucket.label, ledger, WRITE_STEP if documents else READ_STEP)
+
+
+@dataclasses.dataclass(slots=True)
+class _Ids:
+    """Which documents went by, whatever their order: their number and the sum of their ids."""
+
+    count: int = 0
+    total: int = 0
+
+    def add(self, rows: pa.RecordBatch) -> None:
+        ids = rows.column("doc_id")
+        words = np.frombuffer(ids.buffers()[1], "u8", count=2 * (ids.offset + len(ids)))[2 * ids.offset :]
+        self.count += len(ids)
+        self.total = (self.total + int(words[0::2].sum()) + 3 * int(words[1::2].sum())) % 2**64
+
+    def seen(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            self.add(batch)
+            yield batch
 
 
 def _write_documents(stage: GroupStage, rows: pa.RecordBatch, writing: Writing, ledger: SplitLedger) -> None:
     parted = part(rows, REDUCE_STEP, stage.reduce.name, ledger)
     writing.write("rejects", parted.rejected)
     count_written(parted.kept, WRITE_STEP, ledger)
-    for output in stage.outputs:
+    for output in stage.projections():
         writing.write(output.table, conform(parted.kept, output.schema))
 
 
-def _counted(batches: Iterator[pa.RecordBatch], stage: GroupStage, ledger: SplitLedger) -> Iterator[pa.RecordBatch]:
-    """Enter rows as they arrive from the scatter and as they go into the reduce."""
-    steps = ((READ_STEP, "read", ("in", "out")), (REDUCE_STEP, stage.reduce.name, ("in",)))
+def _counted(
+    batches: Iterator[pa.RecordBatch], stage: GroupStage, ledger: SplitLedger, documents: bool = False
+) -> Iterator[pa.RecordBatch]:
+    """Enter rows as they arrive from the scatter, and (`documents` that must come out again) as they are reduced."""
+    steps: tuple[tuple[int, str, tuple[str, ...]], ...] = ((READ_STEP, "read", ("in", "out")),)
+    if documents or stage.input_table != "documents":
+        steps += ((REDUCE_STEP, stage.reduce.name, ("in",)),)
     for batch in batches:
         for source, rows, size in count_by_source(batch):
             for step, name, accounts in steps:

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.commit import Commit, FileRecord, commit_path
+from pipelines.commit import Commit, FileRecord, make_commit
 from pipelines.errors import LedgerImbalance
 from pipelines.ledger import SplitLedger, check_split
 from pipelines.schema import CORE, REJECTS, with_columns
@@ -39,25 +39,33 @@ class Parted(NamedTuple):
     stops: np.ndarray
 
 
-def map_split(stage: MapStage, split: Split, output: Storage, side: dict[str, pa.Table], limits: BatchLimits) -> Commit:
-    """Carry out a map stage for one split and commit it; returns the commit record.
+def map_split(
+    stage: MapStage, split: Split, split_id: str, output: Storage, side: dict[str, pa.Table], limits: BatchLimits
+) -> Commit:
+    """Carry out a map stage for one split and commit it under `split_id`; returns the commit that stands.
 
     `side` holds the stage's side tables by name, cut to this split. Raises `LedgerImbalance` when rows were lost.
     """
     chain = stage.chains[split.source]
     transforms = [_bound(transform, side) for transform in chain.transforms]
     ledger, account = SplitLedger(stage.name, str(split)), RawAccount()
-    with Writing(output, stage.folder, split.id, (*stage.outputs, REJECTS_OUTPUT)) as writing:
+    documents = any(table.table == "documents" for table in stage.outputs)
+    last_step = len(transforms) + 1 if documents else len(transforms)
+    for name, rows in side.items():
+        ledger.add(0, "side", "in", source="", table=name, rows=rows.num_rows)
+    with Writing(output, stage.folder, split_id, (*stage.outputs, REJECTS_OUTPUT)) as writing:
         for batch in _read(stage, split, limits, account):
             count_read(batch, chain.source.kind, ledger)
             kept, rejected = apply_all(transforms, batch, ledger)
             writing.write("rejects", rejected)
-            count_written(kept, len(transforms) + 1, ledger)
+            if documents:
+                count_written(kept, last_step, ledger)
             for table in stage.outputs:
                 writing.write(table.table, conform(kept, table.schema))
         if chain.source.kind != COMMITTED:
+            _check_size(account, split)
             _count_raw(account, split.source, ledger)
-        return writing.commit(split.id, str(split), ledger, len(transforms) + 1)
+        return writing.commit(split_id, str(split), ledger, last_step)
 
 
 def apply_all(
@@ -204,8 +212,7 @@ class Writing:
             self._place.storage.publish(self._place.attempt, file.name, file.record.path)
         files = sorted((file.record for file in pending), key=lambda record: (record.table, record.path))
         commit = Commit(split_id, label, tuple(files), tuple(entries))
-        self._place.storage.commit(commit_path(self._place.folder, split_id), commit.to_json())
-        return commit
+        return make_commit(self._place.storage, self._place.folder, commit)
 
 
 def _read(stage: MapStage, split: Split, limits: BatchLimits, account: RawAccount) -> Iterator[pa.RecordBatch]:
@@ -221,6 +228,16 @@ def _read(stage: MapStage, split: Split, limits: BatchLimits, account: RawAccoun
 
 def _bound(transform: Transform, side: dict[str, pa.Table]) -> Transform:
     return transform.bind(side) if isinstance(transform, SideTransform) else transform
+
+
+def _check_size(account: RawAccount, split: Split) -> None:
+    """Whole files are read whole: the reader's account is held against their listed sizes."""
+    listed = sum(file.size for file in split.files)
+    if (split.start, split.stop) == (0, -1) and account.size != listed:
+        raise LedgerImbalance(
+            f"{split}: the reader accounts for {account.size} bytes, the files had {listed} when they were listed\n"
+            "hint: run again if a file was being written; otherwise its reader lost bytes"
+        )
 
 
 def _count_raw(account: RawAccount, source: str, ledger: SplitLedger) -> None:

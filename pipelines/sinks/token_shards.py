@@ -11,6 +11,7 @@ from urllib.parse import quote
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import xxhash
 
 from pipelines.commit import FileRecord
 from pipelines.schema import CORE
@@ -23,6 +24,8 @@ from tokenizer.shards import GIVEN, SUFFIXES, ShardWriter
 
 Key = tuple[str | None, ...]
 """A source and the values of its partition columns."""
+LONGEST_VALUE = 120
+"""Characters of a quoted value in a folder's name; file systems end names at 255 bytes."""
 NO_VALUE = "_"
 """Name of the partition of documents whose partition column is null."""
 
@@ -127,10 +130,16 @@ class _Shard:
 
 
 def partition_folder(column: str, value: str | None) -> str:
-    """Return the folder of a partition: "language=de"; nothing in a value can lead out of it."""
-    return (
-        f"{column}={quote(value, safe='').replace('_', '%5F').replace('.', '%2E') if value is not None else NO_VALUE}"
-    )
+    """Return the folder of a partition: "language=de"; nothing in a value can lead out of it.
+
+    A value that is too long for a name is cut and told apart by its hash ("+" is in no quoted value).
+    """
+    if value is None:
+        return f"{column}={NO_VALUE}"
+    quoted = quote(value, safe="").replace("_", "%5F").replace(".", "%2E")
+    if len(quoted) > LONGEST_VALUE:
+        quoted = f"{quoted[:LONGEST_VALUE]}+{xxhash.xxh3_128_hexdigest(value)}"
+    return f"{column}={quoted}"
 
 
 def _by_partition(batch: pa.RecordBatch, columns: tuple[str, ...]) -> Iterator[tuple[Key, pa.RecordBatch]]:

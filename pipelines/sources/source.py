@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 import xxhash
 
-from pipelines.errors import RecipeError
+from pipelines.errors import HeadraceError, RecipeError
 from pipelines.schema import CORE
 from pipelines.storage import Storage, StoredFile
 
@@ -200,6 +200,11 @@ def select_files(files: Iterable[StoredFile], include: tuple[str, ...], exclude:
         if any(pattern.fullmatch(file.path) for pattern in wanted)
         and not any(pattern.fullmatch(file.path) for pattern in unwanted)
     ]
+    for file in chosen:
+        try:
+            file.path.encode()
+        except UnicodeEncodeError as error:
+            raise HeadraceError(f"{file.path!r}: its name is not UTF-8\nhint: rename it, or exclude it") from error
     return sorted(chosen, key=lambda file: file.path)
 
 

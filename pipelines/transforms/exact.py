@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -49,6 +49,9 @@ class TextHash:
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Hash every text; null hashes as the empty text."""
         prefixes = batch.column("source").to_pylist() if self.scope == "source" else [""] * batch.num_rows
+        turns = batch.column("turns")
+        if turns.null_count < len(turns):  # whose words they are is part of a conversation
+            prefixes = [prefix + _roles(row) for prefix, row in zip(prefixes, turns.to_pylist(), strict=True)]
         texts = batch.column("text").cast(pa.large_binary())
         hashes = [_digest(prefix, text.as_buffer()) for prefix, text in zip(prefixes, texts, strict=True)]
         priority = pa.array(np.full(batch.num_rows, self.priority, np.int32))
@@ -60,8 +63,13 @@ class TextHash:
         return [[] for _ in range(batch.num_rows)]
 
 
+def _roles(turns: list[dict[str, Any]] | None) -> str:
+    """Return who says which bytes of a conversation, "" for a plain text."""
+    return "".join(f"\x01{turn['role']}{turn['start']}-{turn['end']}" for turn in turns or ())
+
+
 def _digest(prefix: str, text: pa.Buffer | None) -> bytes:
-    """Hash a text where it lies; a prefix (and a zero byte) sets the texts of sources apart."""
+    """Hash a text where it lies; a prefix (and a zero byte) sets sources, and conversations of other roles, apart."""
     if not prefix:
         return xxhash.xxh3_128_digest(text or b"")
     state = xxhash.xxh3_128(prefix.encode() + b"\x00")

@@ -170,7 +170,7 @@ WRONG = [
     ("sources.web.transforms.0", {"extract": {"max_depth": 0}}, ["extract", "max_depth: 0", "from 1 up"]),
     ("output.buckets", 0, ["output: buckets: found 0", "1 to 65536"]),
     ("output.buckets", 1 << 20, ["output: buckets: found 1048576", "1 to 65536"]),
-    ("output.partition_by", ["colour"], ["partition_by: found 'colour'", "language, licence, host"]),
+    ("output.partition_by", ["colour"], ["partition_by: found 'colour'", "language, licence"]),
     ("output.partition_by", ["host", "host"], ["partition_by: found host, host", "once"]),
     ("deduplicate.exact", "none", ["deduplicate.exact: found 'none'", "'all' or 'source'"]),
     ("tokenizer.encoding", "gpt2", ["tokenizer: encoding 'gpt2'", "cl100k_base, o200k_base"]),
