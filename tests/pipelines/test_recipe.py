@@ -171,7 +171,7 @@ WRONG = [
     ("output.buckets", 0, ["output: buckets: found 0", "1 to 65536"]),
     ("output.buckets", 1 << 20, ["output: buckets: found 1048576", "1 to 65536"]),
     ("output.partition_by", ["colour"], ["partition_by: found 'colour'", "language, licence"]),
-    ("output.partition_by", ["host", "host"], ["partition_by: found host, host", "once"]),
+    ("output.partition_by", ["licence", "licence"], ["partition_by: found licence, licence", "once"]),
     ("deduplicate.exact", "none", ["deduplicate.exact: found 'none'", "'all' or 'source'"]),
     ("tokenizer.encoding", "gpt2", ["tokenizer: encoding 'gpt2'", "cl100k_base, o200k_base"]),
     ("tokenizer.encoder", "fast", ["tokenizer.encoder: found 'fast'", "'gigatoken' or 'tiktoken'"]),
@@ -357,7 +357,7 @@ def test_every_field_round_trips(write):
             sources=tuple(SourceRecipe(source, root, transforms) for source, transforms in sources),
             deduplicate=Deduplicate("source"),
             tokenizer=Tokenizer("o200k_base", "tiktoken"),
-            output=Output(3, ("host", "language")),
+            output=Output(3, ("licence", "language")),
         )
     )
 
