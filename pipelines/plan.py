@@ -58,11 +58,11 @@ class Plan:
         return [stage.name for stage in self.stages if any(output.table == DOCUMENTS for output in stage.outputs)]
 
     def tables_between(self) -> list[tuple[str, str, str]]:
-        """Return (table, stage that writes it, stage that reads it whole) for tables other than documents."""
+        """Return (table, stage that writes it, stage that reads it once) for tables other than documents."""
         given = [(one, stage.name) for stage in self.stages if isinstance(stage, GroupStage) for one in stage.inputs]
-        given += [
-            (side.given, stage.name) for stage in self.stages if isinstance(stage, MapStage) for side in stage.side
-        ]
+        for stage in self.stages:
+            if isinstance(stage, MapStage):  # a side table that is not bucketed is read by every split
+                given += [(side.given, stage.name) for side in stage.side if side.bucketed]
         return [(one.table, one.stage, name) for one, name in given if one.run is None and one.table != DOCUMENTS]
 
 
@@ -86,6 +86,7 @@ def build_plan(recipe: Recipe, output: Storage) -> Plan:
             buckets=recipe.output.buckets,
             reduce=SameKey(),
             outputs=(TableOutput(DOCUMENTS, read_schema), *hashes),
+            projected=tuple(table.table for table in hashes),
         )
     )
     if recipe.deduplicate:

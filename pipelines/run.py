@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pyarrow as pa
 
@@ -30,7 +30,22 @@ from pipelines.stage import GroupStage, MapStage, Stage, TableOf
 from pipelines.storage import ATTEMPTS, LocalStorage, explain_os_error
 from tokenizer.encodings import TokenizerMismatch, encoding_named, vocabulary_bytes
 
-PACKAGES = ("pyarrow", "tiktoken", "gigatoken", "datatrove", "numba", "resiliparse", "trafilatura", "lxml")
+PACKAGES = (
+    *(
+        "awkward",
+        "bpe-openai",
+        "brotli",
+        "datatrove",
+        "gigatoken",
+        "lxml",
+        "lxml-html-clean",
+        "numba",
+        "numpy",
+        "orjson",
+    ),
+    *("py3langid", "pyarrow", "resiliparse", "tiktoken", "trafilatura", "xxhash", "zstandard"),
+)
+"""What the bytes of an output may depend on."""
 RECIPE_FILE, RUN_FILE, LOCK_FILE = "recipe.json", "run.json", ".lock"
 
 
@@ -77,9 +92,9 @@ def run_plan(plan: Plan, output: LocalStorage, engine: Engine, report: Report) -
         for name, some in splits.items()
         if not some
     ]
-    with claimed(plan, output):
+    with claimed(plan, output) as packages:
         runs = _recorded_runs(output)
-        warnings += _changed_packages(runs)
+        warnings += _changed_packages(packages)
         results: dict[str, StageResult] = {}
         for stage in plan.stages:
             results[stage.name] = _run_stage(stage, plan, splits, results, output, engine, report)
@@ -92,13 +107,16 @@ def run_plan(plan: Plan, output: LocalStorage, engine: Engine, report: Report) -
 
 
 @contextmanager
-def claimed(plan: Plan, output: LocalStorage) -> Iterator[None]:
-    """Hold the output folder for this recipe and this process; sweep unfinished attempts of runs that ended."""
+def claimed(plan: Plan, output: LocalStorage) -> Iterator[dict[str, str]]:
+    """Hold the output folder for this recipe and this process; sweep unfinished attempts of runs that ended.
+
+    Yields the packages with which the folder was last worked on (they stand in the lock file, finished run or not).
+    """
     try:
         if not output.exists(RECIPE_FILE) and any(file.path != LOCK_FILE for file in output.list()):
             raise OutputError(f"{output.root}: is not empty and holds no run\nhint: choose a new or empty folder")
         output.root.mkdir(parents=True, exist_ok=True)
-        lock = (output.root / LOCK_FILE).open("w")
+        lock = (output.root / LOCK_FILE).open("a+")
     except OSError as error:
         raise explain_os_error(error, str(output.root)) from error
     with lock:
@@ -110,7 +128,7 @@ def claimed(plan: Plan, output: LocalStorage) -> Iterator[None]:
             ) from error
         _claim_recipe(plan, output)
         output.delete(ATTEMPTS)
-        yield
+        yield _exchange_packages(lock)
 
 
 def _claim_recipe(plan: Plan, output: LocalStorage) -> None:
@@ -215,9 +233,22 @@ def _packages() -> dict[str, str]:
     return {name: version(name) for name in PACKAGES}
 
 
-def _changed_packages(runs: list[dict[str, Any]]) -> list[str]:
+def _exchange_packages(lock: TextIO) -> dict[str, str]:
+    """Return the packages that the lock file names, and write ours into it."""
+    lock.seek(0)
+    try:
+        before = dict(json.loads(lock.read() or "{}"))
+    except ValueError:
+        before = {}
+    lock.seek(0)
+    lock.truncate()
+    lock.write(json.dumps(_packages(), sort_keys=True))
+    lock.flush()
+    return before
+
+
+def _changed_packages(then: dict[str, str]) -> list[str]:
     """Warn when the folder's last run had other packages: the same bytes are promised for one lock file only."""
-    then = runs[-1].get("packages", {}) if runs else {}
     return [
         f"package {name} was {then[name]} in the last run of this folder and is {now} now: "
         "what is found committed and what is made now may differ; make the folder anew to be sure"

@@ -106,6 +106,8 @@ class GroupStage:
     buckets: int
     reduce: Reduce
     outputs: tuple[Output, ...]
+    projected: tuple[str, ...] = ()
+    """Outputs that are columns of the kept documents; the reduce itself yields the rows of all others."""
 
     def __post_init__(self) -> None:
         """Refuse inputs that are not one table."""
@@ -113,8 +115,8 @@ class GroupStage:
             raise ValueError(f"stage {self.name}: its inputs are {self.inputs}, allowed are tables of one name")
 
     def projections(self) -> tuple[Output, ...]:
-        """Return the outputs that are columns of the kept documents; rows of the others come from the reduce."""
-        return tuple(output for output in self.outputs if set(output.schema.names) <= set(self.schema.names))
+        """Return the outputs that kept documents are written to: documents themselves, and what is cut from them."""
+        return tuple(output for output in self.outputs if output.table in ("documents", *self.projected))
 
     @property
     def input_table(self) -> str:

@@ -100,7 +100,8 @@ class LocalStorage:
                     folders += [entry.path] if entry.name != ATTEMPTS else []
                 elif _is_file(entry, root):
                     status = entry.stat()
-                    yield StoredFile(entry.path.removeprefix(top), status.st_size, status.st_mtime_ns)
+                    modified = max(status.st_mtime_ns, status.st_ctime_ns)  # a copy may bring an older date along
+                    yield StoredFile(entry.path.removeprefix(top), status.st_size, modified)
 
     def open(self, path: str) -> BinaryIO:
         """Open a file below the root for reading."""

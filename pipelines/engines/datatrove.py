@@ -182,7 +182,7 @@ class DatatroveEngine:
         files: tuple = ()
         if len(find_committed(stage.folder, list(ids), output)) < stage.buckets:
             scatters = {
-                (split_id := scatter_id(place, commit)): ScatterWork(
+                (split_id := scatter_id(place, commit, given.files_of(commit))): ScatterWork(
                     stage, dataclasses.replace(given, commits=()), commit, split_id, output, self._limits
                 )
                 for place, given in enumerate(inputs)

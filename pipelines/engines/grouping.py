@@ -78,9 +78,9 @@ def bucket_of(keys: pa.Array, buckets: int) -> np.ndarray:
     return (high * buckets) >> 32
 
 
-def scatter_id(place: int, commit: Commit) -> str:
-    """Return the id of the scatter of one commit of the input at `place`."""
-    return xxhash.xxh3_128_hexdigest(f"{place} {commit.split}")
+def scatter_id(place: int, commit: Commit, files: Sequence[FileRecord]) -> str:
+    """Return the id of the scatter of one commit of the input at `place`: it depends on the contents of its files."""
+    return xxhash.xxh3_128_hexdigest("\x00".join([str(place), commit.split, *(file.path for file in files)]))
 
 
 def scatter(

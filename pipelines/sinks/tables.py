@@ -1,6 +1,7 @@
 """Parquet tables: documents, rejects, and the small tables of a stage. The same rows give the same bytes.
 
-However rows arrive, row groups hold `ROW_GROUP` rows and columns are combined before the write (Parquet pages follow
+However rows arrive, row groups are cut by the rows alone (`ROW_GROUP`, `ROW_GROUP_BYTES`) and columns are combined
+before the write (Parquet pages follow
 the chunks of a column, so other batches would give other bytes). Files are named by split and content.
 """
 
@@ -21,6 +22,9 @@ from pipelines.storage import Storage
 
 ROW_GROUP = 1000
 """Rows of a row group: documents of some kB make groups of some MB, large enough to read at speed."""
+
+ROW_GROUP_BYTES = 64 << 20
+"""A group, which is held whole, ends early after the row that brings its texts and payloads to this many bytes."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -44,26 +48,28 @@ class TableSink:
         self._file = HashingFile(place.storage.create(place.attempt, f"{table}.parquet"))
         self._writer = pq.ParquetWriter(self._file, schema, compression="zstd", compression_level=3)
         self._held: list[pa.RecordBatch] = []
-        self._num_held = 0
+        self._num_held = self._held_bytes = 0
         self._rows = 0
         self._by_source: dict[str, list[int]] = defaultdict(lambda: [0, 0])
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Take rows; writes every full row group."""
-        self._held.append(batch)
-        self._num_held += batch.num_rows
-        if self._num_held >= ROW_GROUP:
-            held = pa.Table.from_batches(self._held, self._schema)
-            whole = self._num_held - self._num_held % ROW_GROUP
-            for start in range(0, whole, ROW_GROUP):
-                self._write_group(held.slice(start, ROW_GROUP))
-            self._held = held.slice(whole).to_batches()
-            self._num_held -= whole
+        sizes = _payload_bytes(batch)
+        start = 0
+        while start < batch.num_rows:
+            reached = self._held_bytes + np.cumsum(sizes[start : start + ROW_GROUP - self._num_held])
+            stop = start + min(int(np.searchsorted(reached, ROW_GROUP_BYTES)) + 1, len(reached))
+            self._held.append(batch.slice(start, stop - start))
+            self._num_held += stop - start
+            self._held_bytes = int(reached[stop - start - 1])
+            if self._num_held == ROW_GROUP or self._held_bytes >= ROW_GROUP_BYTES:
+                self._write_held()
+            start = stop
 
     def close(self) -> list[Pending]:
         """Write the last, shorter row group and say where the file belongs."""
         if self._num_held:
-            self._write_group(pa.Table.from_batches(self._held, self._schema))
+            self._write_held()
         self._writer.close()
         self._file.close()
         path = f"{self._place.folder}/{self._table}/{self._place.split_id[:16]}-{self._file.sha256[:16]}.parquet"
@@ -78,6 +84,10 @@ class TableSink:
         self._writer.is_open = False  # or its destructor tries again
         with suppress(OSError):
             self._file.close()
+
+    def _write_held(self) -> None:
+        self._write_group(pa.Table.from_batches(self._held, self._schema))
+        self._held, self._num_held, self._held_bytes = [], 0, 0
 
     def _write_group(self, rows: pa.Table) -> None:
         group = rows.combine_chunks()
@@ -116,6 +126,15 @@ def count_by_source(rows: pa.RecordBatch) -> list[tuple[str, int, int]]:
         chosen = codes == code
         counts.append((source, int(chosen.sum()), int(sizes[chosen].sum())))
     return sorted(counts)
+
+
+def _payload_bytes(rows: pa.RecordBatch) -> np.ndarray:
+    """Return the bytes of every row's text and raw payload (int64), 0 where there is neither."""
+    sizes = np.zeros(rows.num_rows, np.int64)
+    for name in ("text", "content"):
+        if name in rows.schema.names:
+            sizes += pc.fill_null(pc.binary_length(rows.column(name)), 0).to_numpy()
+    return sizes
 
 
 def text_bytes(rows: pa.RecordBatch) -> pa.Array:

@@ -416,3 +416,83 @@ def test_a_partition_value_longer_than_a_file_name():
     assert all(len(folder) < 200 for folder in folders)
     assert partition_folder("licence", "../_") == "licence=%2E%2E%2F%5F"
     assert partition_folder("licence", None) != partition_folder("licence", "_")
+
+
+# The mends looked at again
+
+
+class Stopped(Exception):
+    """A run that ends in the middle."""
+
+
+def run_until(recipe: Path, output: Path, last: str) -> None:
+    """Run a recipe until a stage is about to begin (of a group: its buckets, when the scatter is done)."""
+
+    def report(what: str, done: int, total: int) -> None:
+        if what == last:
+            raise Stopped
+
+    storage = LocalStorage(output)
+    with DatatroveEngine(1) as engine, pytest.raises(Stopped):
+        run_plan(plan_of(recipe, storage), storage, engine, report)
+
+
+def write_later(file: Path, text: str) -> None:
+    """Write a file as if some seconds from now."""
+    file.write_text(text)
+    later = file.stat().st_mtime + 5
+    os.utime(file, (later, later))
+
+
+def test_what_was_scattered_before_an_input_changed_is_stale(recipe, tmp_path):
+    run_until(recipe, tmp_path / "out", "2-identify")
+    write_later(tmp_path / "two/1.py", "D = 1\n")
+    run_recipe(recipe, tmp_path / "out")
+    run_recipe(recipe, tmp_path / "fresh")
+    assert tree_hashes(tmp_path / "out") == tree_hashes(tmp_path / "fresh")
+
+
+def test_a_file_of_an_older_date_put_in_its_place_is_read(recipe, tmp_path):
+    """As `cp -p`, `rsync -a` and `tar` leave it."""
+    run_recipe(recipe, tmp_path / "out")
+    (tmp_path / "two/1.py").write_text("D = 1\n")
+    os.utime(tmp_path / "two/1.py", (1e9, 1e9))
+    run_recipe(recipe, tmp_path / "out")
+    run_recipe(recipe, tmp_path / "fresh")
+    assert tree_hashes(tmp_path / "out") == tree_hashes(tmp_path / "fresh")
+
+
+def test_an_interrupted_run_goes_on_with_other_packages_but_says_so(recipe, tmp_path, monkeypatch):
+    run_until(recipe, tmp_path / "out", "2-identify")
+    monkeypatch.setattr(run_module, "version", lambda name: "99.0")
+    assert any("99.0" in warning for warning in run_recipe(recipe, tmp_path / "out").warnings)
+
+
+def test_a_side_table_that_every_split_reads_whole_balances(recipe, tmp_path):
+    output = LocalStorage(tmp_path / "out")
+    plan = plan_of(recipe, output)
+    last = plan.stages[-1]
+    assert isinstance(last, MapStage)
+    whole = dataclasses.replace(last, side=tuple(dataclasses.replace(side, bucketed=False) for side in last.side))
+    with DatatroveEngine(1) as engine:
+        run_plan(dataclasses.replace(plan, stages=(*plan.stages[:-1], whole)), output, engine, lambda *_: None)
+
+
+def test_a_group_adds_a_column_to_documents(documents, tmp_path):
+    """Cluster id and size become columns."""
+    wider = pa.schema([*CORE, pa.field("cluster", pa.int64())])
+
+    def widen(batch: pa.RecordBatch) -> Mapping[str, pa.RecordBatch]:
+        columns = [*batch.columns, pa.array([7] * batch.num_rows)]
+        return {"documents": pa.RecordBatch.from_arrays(columns, schema=wider)}
+
+    tables = group(tmp_path / "out", documents, CORE, "doc_id", Says(widen), TableOutput("documents", wider))
+    assert [row["cluster"] for row in tables["documents"]] == [7, 7, 7]
+
+
+def test_a_table_of_the_reduce_may_share_its_columns_with_documents(documents, tmp_path):
+    firsts = pa.schema([CORE.field("doc_id"), CORE.field("url")])
+    reduce = Says(lambda batch: {"documents": batch, "firsts": batch.slice(0, 1).select(firsts.names)})
+    outputs = (TableOutput("documents", CORE), TableOutput("firsts", firsts))
+    tables = group(tmp_path / "out", documents, CORE, "doc_id", reduce, *outputs)
+    assert len(tables["firsts"]) == 1, "documents were written into another table"
