@@ -1,7 +1,8 @@
 """Rendering of conversations: turns over a text become marker ids, content ids and spans that bear loss.
 
 A turn renders as its role's marker, the ids of text[start:end] and end-of-turn; a document as its turns and then
-end-of-text. Bytes outside of turns are not rendered. A plain document (null turns) is its text and end-of-text.
+end-of-text. Only white space may stand between turns, and it is not rendered. A plain document (null turns) is its text
+and end-of-text.
 
 Loss: a marker never bears any; content and end-of-turn bear the turn's weight, end-of-text that of the last turn. Spans
 are over a document's own tokens; since a marker stands between two turns, spans never touch. Spans of weight zero are
@@ -36,11 +37,12 @@ LOSS = pa.list_(
 )
 """Half-open spans of a document's tokens that bear loss, weight 1 to `FULL_WEIGHT`; null = every token, in full."""
 
-TURN_FAULTS = ("", "turn_role", "turn_range", "turn_order", "turn_boundary", "turn_weight")
+TURN_FAULTS = ("", "turn_role", "turn_range", "turn_order", "turn_boundary", "turn_weight", "turn_gap")
 """What can be wrong with a document's turns, by the code that `turn_faults` gives (0 = nothing): an unknown role, a
-span outside of the text, turns that overlap or go backwards, a span that cuts a code point, a weight not in 0..256."""
+span outside of the text, turns that overlap or go backwards, a span that cuts a code point, a weight not in 0..256,
+text outside of every turn (it would be in no token; white space may stand there)."""
 
-_ROLE, _RANGE, _ORDER, _BOUNDARY, _WEIGHT = range(1, len(TURN_FAULTS))
+_ROLE, _RANGE, _ORDER, _BOUNDARY, _WEIGHT, _GAP = range(1, len(TURN_FAULTS))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -65,7 +67,8 @@ def turn_faults(text: pa.LargeStringArray, turns: pa.ListArray) -> np.ndarray:
     turn_offsets, items = lists(turns)
     roles, starts, ends, weights = _turn_columns(items)
     faults = np.zeros(len(text), np.uint8)
-    _find_faults(data, text_offsets, turn_offsets, roles, starts, ends, weights, faults)
+    talks = turns.is_valid().to_numpy(zero_copy_only=False)
+    _find_faults(data, text_offsets, turn_offsets, roles, starts, ends, weights, talks, faults)
     return faults
 
 
@@ -80,7 +83,7 @@ def _turn_columns(items: pa.StructArray) -> tuple[np.ndarray, np.ndarray, np.nda
 
 
 @numba.njit(nogil=True, cache=True)
-def _find_faults(data, text_offsets, turn_offsets, roles, starts, ends, weights, faults):  # type: ignore[no-untyped-def]
+def _find_faults(data, text_offsets, turn_offsets, roles, starts, ends, weights, talks, faults):  # type: ignore[no-untyped-def]
     """Set the fault of every document whose turns have one."""
     for document in range(len(faults)):
         base, length = text_offsets[document], text_offsets[document + 1] - text_offsets[document]
@@ -99,9 +102,22 @@ def _find_faults(data, text_offsets, turn_offsets, roles, starts, ends, weights,
                 faults[document] = _BOUNDARY
             elif weights[turn] < 0 or weights[turn] > FULL_WEIGHT:
                 faults[document] = _WEIGHT
+            elif not _is_blank(data[base + previous : base + start]):
+                faults[document] = _GAP
             if faults[document]:
                 break
             previous = end
+        if talks[document] and not faults[document] and not _is_blank(data[base + previous : base + length]):
+            faults[document] = _GAP
+
+
+@numba.njit(nogil=True, cache=True)
+def _is_blank(data):  # type: ignore[no-untyped-def]
+    """Whether these bytes are ASCII white space alone."""
+    for byte in data:  # noqa: SIM110, as numba has no `all` over a generator
+        if byte != 32 and not 9 <= byte <= 13:
+            return False
+    return True
 
 
 def segment(encoding: Encoding, text: pa.LargeStringArray, turns: pa.ListArray | None) -> Segments:

@@ -106,13 +106,18 @@ def model(
 
 @st.composite
 def documents(draw: st.DrawFn) -> tuple[str, list[Turn] | None]:
-    text = draw(st.text(st.sampled_from("ab \n\u00e9\u3042\U0001f600\U00011db3'"), max_size=12))
+    contents = st.text(st.sampled_from("ab \n\u00e9\u3042\U0001f600\U00011db3'"), max_size=6)
     if draw(st.booleans()):
-        return text, None
-    bounds = [len(text[:place].encode()) for place in sorted(draw(st.lists(st.integers(0, len(text)), max_size=8)))]
+        return draw(contents), None
+    blanks = st.text(st.sampled_from(" \n\t\r"), max_size=2)
     roles = st.sampled_from(["system", "user", "assistant", "tool"])
     weights = st.sampled_from([0, 0, 1, 255, 256])
-    return text, [(draw(roles), *pair, draw(weights)) for pair in zip(bounds[::2], bounds[1::2], strict=False)]
+    text, document = draw(blanks), []
+    for content in draw(st.lists(contents, max_size=4)):
+        start = len(text.encode())
+        document.append((draw(roles), start, start + len(content.encode()), draw(weights)))
+        text += content + draw(blanks)
+    return text, document
 
 
 @settings(max_examples=300, deadline=None)
@@ -139,6 +144,7 @@ FAULTY: dict[str, Any] = {
     "turn_order": [("user", 0, 3, 0), ("user", 2, 4, 0)],
     "turn_boundary": [("user", 0, 2, 0)],
     "turn_weight": [("user", 0, 1, 257)],
+    "turn_gap": [("user", 0, 3, 0)],
 }
 
 
@@ -158,10 +164,11 @@ def test_faults_are_told_and_refused(fault: str) -> None:
         (("user", -1, 1, 0), "turn_range"),
         (("user", 3, 1, 0), "turn_range"),
         (("user", 0, 7, 0), "turn_range"),
-        (("user", 6, 6, 0), ""),
+        (("user", 6, 6, 0), "turn_gap"),
+        (("user", 0, 6, 0), ""),
         (("user", 2, 3, 0), "turn_boundary"),
         (("user", 1, 3, -1), "turn_weight"),
-        (("user", 1, 3, 256), ""),
+        (("user", 1, 3, 256), "turn_gap"),
         (("User", 1, 3, 256), "turn_role"),
         (("user", 1 << 62, (1 << 62) + 1, 0), "turn_range"),
     ],
