@@ -426,12 +426,18 @@ def long_run(tmp_path_factory):
     return folder / "long.yaml", folder / "out"
 
 
+def hear_ctrl_c() -> None:
+    """Undo what a shell does to its background jobs, whose children would inherit a deaf ear for SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(recipe: Path, output: Path, workers: int) -> subprocess.Popen:
     """Start the command line in a session of its own, and wait until it has committed something."""
     environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests/support'}"}
     process = subprocess.Popen(
         [sys.executable, "-m", "headrace_main", "run", str(recipe), "-o", str(output), "-w", str(workers)],
         env=environment, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        preexec_fn=hear_ctrl_c,
     )  # fmt: skip
     deadline = time.monotonic() + 60
     while not list(output.glob("stages/1-read/commits/*")):
