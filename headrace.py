@@ -10,6 +10,9 @@ COMMANDS = {
     "run": "pipelines.cli:run",
     "verify": "pipelines.cli:verify",
     "explain": "pipelines.cli:explain",
+    "mix": "mixtures.cli:mix",
+    "trace": "trainer_bridge.cli:trace",
+    "replay": "pipelines.cli:replay",
 }
 
 
@@ -32,4 +35,4 @@ class LazyGroup(click.Group):
 @click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="headrace")
 def main() -> None:
-    """Headrace: raw crawl, code and conversations to token shards, with nothing lost on the way."""
+    """Headrace: raw crawl, code and conversations to training steps, with nothing lost on the way."""

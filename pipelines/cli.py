@@ -3,29 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import Any
 
 import click
 
-from pipelines.errors import HeadraceError, visible
+from tokenizer.errors import explained
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
-
-
-def _explained(command: Callable[..., None]) -> Callable[..., None]:
-    """Print what a user can act on without a traceback, and exit with status 1."""
-
-    @wraps(command)
-    def run_command(*args: Any, **options: Any) -> None:
-        try:
-            command(*args, **options)
-        except HeadraceError as error:
-            raise click.ClickException(visible(str(error))) from error
-
-    return run_command
 
 
 @click.command()
@@ -52,7 +36,7 @@ def _explained(command: Callable[..., None]) -> Callable[..., None]:
     help="Read at most this many records of each file (or part of one): a quick trial, with an output of its own.",
 )
 @click.option("--dry-run", is_flag=True, help="Check the recipe and show splits and stages; write nothing.")
-@_explained
+@explained
 def run(recipe: Path, output: Path, workers: int, engine: str | None, limit: int | None, dry_run: bool) -> None:
     """Turn the sources of RECIPE into token shards.
 
@@ -64,7 +48,8 @@ def run(recipe: Path, output: Path, workers: int, engine: str | None, limit: int
     from pipelines.recipe import ENGINES, load_recipe
     from pipelines.run import list_splits, run_plan
     from pipelines.storage import LocalStorage
-    from pipelines.summary import make_console, show_plan, show_progress, show_summary
+    from pipelines.summary import show_plan, show_summary
+    from tokenizer.terminal import make_console, show_progress
 
     loaded = load_recipe(recipe, limit=limit)
     if (engine or loaded.engine) not in ENGINES:
@@ -84,15 +69,15 @@ def run(recipe: Path, output: Path, workers: int, engine: str | None, limit: int
 
 @click.command()
 @click.argument("output", type=FOLDER)
-@_explained
+@explained
 def verify(output: Path) -> None:
     """Check a finished run in OUTPUT against its own records.
 
     Hashes and sizes of every file that a commit or a manifest names, files that none names, row counts, the order of
     documents, the balance of the ledger (within and between stages), and the range and ends of all token ids.
     """
-    from pipelines.summary import make_console
     from pipelines.verify import verify_output
+    from tokenizer.terminal import make_console
 
     console = make_console()
     for line in verify_output(output.absolute()):
@@ -102,7 +87,7 @@ def verify(output: Path) -> None:
 @click.command()
 @click.argument("output", type=FOLDER)
 @click.argument("doc_id")
-@_explained
+@explained
 def explain(output: Path, doc_id: str) -> None:
     """Show what happened to document DOC_ID (32 hex digits, or the first of them) of the run in OUTPUT.
 
@@ -110,6 +95,31 @@ def explain(output: Path, doc_id: str) -> None:
     the values that it measured and the thresholds; steps that look at many documents are taken from their tables.
     """
     from pipelines.explain import explain_document
-    from pipelines.summary import make_console, show_explanation
+    from pipelines.summary import show_explanation
+    from tokenizer.terminal import make_console
 
     show_explanation(explain_document(output.absolute(), doc_id), make_console())
+
+
+@click.command()
+@click.argument("output", type=FOLDER)
+@click.argument("doc_id")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object: origin, text, ids, loss spans, shard.")
+@explained
+def replay(output: Path, doc_id: str, as_json: bool) -> None:
+    """Make document DOC_ID (32 hex digits, or the first of them) of the run in OUTPUT again from its bytes.
+
+    Reads the record at its origin, sends it through the recipe's transforms to token ids, and compares these with the
+    token shard's. What steps over many documents have decided is taken from their tables.
+    """
+    import json
+
+    from pipelines.replay import replay_document
+    from pipelines.summary import show_replay
+    from tokenizer.terminal import make_console
+
+    replayed = replay_document(output.absolute(), doc_id)
+    if as_json:
+        click.echo(json.dumps(replayed.as_json(), sort_keys=True))
+    else:
+        show_replay(replayed, make_console())

@@ -10,9 +10,9 @@ HeadraceError
 
 from __future__ import annotations
 
+from tokenizer.errors import HeadraceError, visible
 
-class HeadraceError(Exception):
-    """Anything a user can act on; the command line prints it without a traceback and exits with status 1."""
+__all__ = ["HeadraceError", "LedgerImbalance", "OutputError", "RecipeError", "VerifyError", "WorkerDied", "visible"]
 
 
 class RecipeError(HeadraceError):
@@ -33,11 +33,3 @@ class LedgerImbalance(HeadraceError):
 
 class VerifyError(HeadraceError):
     """What lies on disk differs from what its manifest, ledger or commit says."""
-
-
-def visible(text: str) -> str:
-    """Return text as a terminal may be given it: lines as they are, and escapes for what does not print.
-
-    Paths, URLs and causes come from the input, and could otherwise move the cursor or write over what was said.
-    """
-    return "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)

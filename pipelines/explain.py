@@ -20,9 +20,9 @@ from pipelines.engines.engine import read_side
 from pipelines.errors import VerifyError
 from pipelines.finished import FinishedRun, open_run
 from pipelines.plan import DOCUMENTS
+from pipelines.reread import first_stage, read_again
 from pipelines.schema import REJECTS
 from pipelines.sinks.tables import read_table
-from pipelines.sources.source import BatchLimits, RawAccount
 from pipelines.stage import MapStage
 from pipelines.transform import SideTransform, Transform
 
@@ -57,7 +57,7 @@ def explain_document(output: Path, doc_id: str) -> Explanation:
     Raises `VerifyError` when there is none, or when several ids begin so.
     """
     run = open_run(output)
-    found = _find(run, _id_range(doc_id), doc_id)
+    found = find_document(run, doc_id)
     stage, table, row = found[0]
     lines = [*_read_again(run, row), *_group_lines(found), *_last_stage(run, row)]
     end = "is in the token shards" if table == DOCUMENTS else f"stopped in stage {stage}: {_say(row['verdict'])}"
@@ -72,8 +72,12 @@ def _id_range(doc_id: str) -> tuple[bytes, bytes]:
     return bytes.fromhex(doc_id.ljust(32, "0")), bytes.fromhex(doc_id.ljust(32, "f"))
 
 
-def _find(run: FinishedRun, ids: tuple[bytes, bytes], asked: str) -> list[tuple[str, str, dict[str, Any]]]:
-    """Return (stage, table, row) wherever the document ended: the last stage's documents first, then all rejects."""
+def find_document(run: FinishedRun, asked: str) -> list[tuple[str, str, dict[str, Any]]]:
+    """Return (stage, table, row) wherever the document ended: the last stage's documents first, then all rejects.
+
+    Raises `VerifyError` when no id begins with the digits asked for, or several do.
+    """
+    ids = _id_range(asked)
     last = run.plan.stages[-1].name
     found = [(last, DOCUMENTS, row) for row in _rows(run, last, DOCUMENTS, ids)]
     for stage in reversed(run.plan.document_stages):
@@ -98,39 +102,14 @@ def _rows(run: FinishedRun, stage: str, table: str, ids: tuple[bytes, bytes]) ->
 
 def _read_again(run: FinishedRun, row: dict[str, Any]) -> Iterator[Line]:
     """Repeat the chain of the document's source on its record alone."""
-    stage = run.plan.stages[0]
-    assert isinstance(stage, MapStage)
+    stage = first_stage(run)
     chain = stage.chains[row["source"]]
-    batch = _record(run, row)
+    [batch] = read_again(run, [row])
     verdict = batch.column("verdict")[0].as_py()
     value, threshold = (verdict["value"] or "", verdict["threshold"] or "") if verdict else ("", "")
     yield Line(stage.name, "read", chain.source.kind, value, threshold, _say(verdict))
     if verdict is None:
         yield from _steps(stage.name, chain.transforms, batch)
-
-
-def _record(run: FinishedRun, row: dict[str, Any]) -> pa.RecordBatch:
-    """Return the raw record as a batch of one row, found again in the splits that hold its file."""
-    stage = run.plan.stages[0]
-    assert isinstance(stage, MapStage)
-    chain = stage.chains[row["source"]]
-    splits = next(entry.source for entry in run.plan.recipe.sources if entry.source.name == row["source"]).splits(
-        chain.storage
-    )
-    where = [pa.scalar(row[name]) for name in ("origin_path", "origin_offset")]
-    for split in splits:
-        if row["origin_path"] not in {file.path for file in split.files}:
-            continue
-        for batch in chain.source.read(split, chain.storage, BatchLimits(), RawAccount()):
-            same = pc.equal(batch.column("doc_id").cast(pa.binary()), row["doc_id"])
-            for name, value in zip(("origin_path", "origin_offset"), where, strict=True):
-                same = pc.and_(same, pc.equal(batch.column(name), value))
-            if pc.any(same).as_py():
-                return batch.filter(same).slice(0, 1)
-    raise VerifyError(
-        f"{row['source']}: {row['origin_path']} no longer holds this record at {row['origin_offset']}\n"
-        "hint: the input has changed or moved since the run"
-    )
 
 
 def _steps(stage: str, transforms: tuple[Transform, ...], batch: pa.RecordBatch) -> Iterator[Line]:
@@ -161,6 +140,17 @@ def _group_lines(found: list[tuple[str, str, dict[str, Any]]]) -> Iterator[Line]
 
 def _last_stage(run: FinishedRun, row: dict[str, Any]) -> Iterator[Line]:
     """Repeat the last stage on the document as stage 2 left it, if it came so far."""
+    stage, transforms = last_transforms(run)
+    for file in run.files("2-identify", DOCUMENTS):
+        documents = read_table(run.storage, file.path)
+        documents = documents.filter(pc.equal(documents.column("doc_id").cast(pa.binary()), row["doc_id"]))
+        if documents.num_rows:
+            batch = documents.cast(run.plan.stages[0].schema).combine_chunks().to_batches()[0]
+            yield from _steps(stage.name, transforms, batch)
+
+
+def last_transforms(run: FinishedRun) -> tuple[MapStage, tuple[Transform, ...]]:
+    """Return the last stage and its transforms, those that need tables of other stages bound to them."""
     stage = run.plan.stages[-1]
     assert isinstance(stage, MapStage)
     sides = {
@@ -169,15 +159,8 @@ def _last_stage(run: FinishedRun, row: dict[str, Any]) -> Iterator[Line]:
         )
         for side in stage.side
     }
-    transforms = tuple(
-        step.bind(sides) if isinstance(step, SideTransform) else step for step in stage.chains[DOCUMENTS].transforms
-    )
-    for file in run.files("2-identify", DOCUMENTS):
-        documents = read_table(run.storage, file.path)
-        documents = documents.filter(pc.equal(documents.column("doc_id").cast(pa.binary()), row["doc_id"]))
-        if documents.num_rows:
-            batch = documents.cast(run.plan.stages[0].schema).combine_chunks().to_batches()[0]
-            yield from _steps(stage.name, transforms, batch)
+    chain = stage.chains[DOCUMENTS]
+    return stage, tuple(step.bind(sides) if isinstance(step, SideTransform) else step for step in chain.transforms)
 
 
 def _say(verdict: dict[str, Any] | None) -> str:

@@ -1,76 +1,35 @@
-"""What a run shows in the terminal: progress while it works, and tables of where everything went."""
+"""What a run shows in the terminal: tables of where everything went."""
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from pipelines.engines.engine import Report
 from pipelines.errors import visible
 from pipelines.explain import Explanation
 from pipelines.ledger import stage_total
 from pipelines.plan import Plan
+from pipelines.replay import Replay
 from pipelines.run import RunResult
 from pipelines.sources.source import Split
-
-
-def make_console() -> Console:
-    """Return a console that takes nothing for markup; where there is no terminal to ask for its width, a wide one."""
-    console = Console(markup=False)
-    return console if console.is_terminal else Console(width=140, markup=False)
-
-
-@contextmanager
-def show_progress(console: Console) -> Iterator[Report]:
-    """Show a bar for each stage; where there is no terminal, a line when a stage begins and when it ends."""
-    if not console.is_terminal:
-        yield _lines(console)
-        return
-    columns = (TextColumn("{task.description:32}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as progress:
-        tasks: dict[str, TaskID] = {}
-
-        def report(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = progress.add_task(what, total=total)
-            progress.update(tasks[what], completed=done, total=total)
-            if done == total:
-                progress.stop_task(tasks[what])
-
-        yield report
-
-
-def _lines(console: Console) -> Report:
-    started: dict[str, float] = {}
-
-    def report(what: str, done: int, total: int) -> None:
-        if what not in started:
-            started[what] = time.monotonic()
-            console.print(f"{what}: {total - done} of {total} to do", highlight=False)
-        elif done == total:
-            console.print(f"{what}: done in {time.monotonic() - started[what]:.1f} s", highlight=False)
-
-    return report
+from tokenizer.terminal import make_table, numbers
 
 
 def show_plan(plan: Plan, splits: Mapping[str, list[Split]], console: Console) -> None:
     """Show what a run would do: splits and bytes by source, stages with their tables and columns."""
-    sources = _table("source", "reader", "splits>", "files>", "bytes>", "transforms")
+    sources = make_table("source", "reader", "splits>", "files>", "bytes>", "transforms")
     for entry in plan.recipe.sources:
         some = splits[entry.source.name]
         files = {file for split in some for file in split.files}
         steps = ", ".join(step.name for step in entry.transforms) or "-"
         size = sum(file.size for file in files)
-        sources.add_row(entry.source.name, entry.source.kind, *_numbers(len(some), len(files), size), steps)
-    stages = _table("stage", "writes", "columns")
+        sources.add_row(entry.source.name, entry.source.kind, *numbers(len(some), len(files), size), steps)
+    stages = make_table("stage", "writes", "columns")
     for stage in plan.stages:
         for output in stage.outputs:
             stages.add_row(stage.name, output.table, ", ".join(output.schema.names))
@@ -97,21 +56,35 @@ def show_explanation(explanation: Explanation, console: Console) -> None:
     console.print(f"{explanation.doc_id} {explanation.end}", highlight=False, soft_wrap=True)
     for name, value in explanation.facts.items():
         console.print(visible(f"  {name:12} {value}"), highlight=False, soft_wrap=True)
-    table = _table("stage", "step", "rule", "value", "threshold", "verdict")
+    table = make_table("stage", "step", "rule", "value", "threshold", "verdict")
     for row in explanation.rows:
         cells = (row.stage, row.step, row.rule, row.value, row.threshold, row.verdict)
         table.add_row(*(visible(cell) for cell in cells))
     console.print(table)
 
 
+def show_replay(replayed: Replay, console: Console) -> None:
+    """Show where a document's bytes lie, the text that came out, and that the shard holds the same ids."""
+    console.print(f"{replayed.doc_id} {replayed.source}", highlight=False)
+    for name, value in replayed.origin.items():
+        if value is not None:
+            console.print(visible(f"  {name:14} {value}"), highlight=False, soft_wrap=True)
+    console.print(visible(replayed.text), highlight=False, soft_wrap=True)
+    console.print(
+        f"{len(replayed.ids):,} tokens, the same as document {replayed.place:,} of {visible(str(replayed.shard))}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
 def _stages(plan: Plan, ledger: pa.Table) -> Table:
-    table = _table("stage", "source", "documents in>", "documents out>", "text bytes out>", "stopped>")
+    table = make_table("stage", "source", "documents in>", "documents out>", "text bytes out>", "stopped>")
     for stage in plan.document_stages:
         took_in = stage_total(ledger, stage, last=False)
         put_out = stage_total(ledger, stage, last=True)
         for source in sorted(took_in):
             rows, size = put_out.get(source, (0, 0))
-            table.add_row(stage, source, *_numbers(took_in[source][0], rows, size, took_in[source][0] - rows))
+            table.add_row(stage, source, *numbers(took_in[source][0], rows, size, took_in[source][0] - rows))
     return table
 
 
@@ -122,11 +95,11 @@ def _losses(ledger: pa.Table) -> Table:
             total = sums[row["source"], row["transform"], row["account"], row["reason"]]
             total[0] += row["rows"]
             total[1] += row["bytes"]
-    table = _table("source", "step", "account", "reason", "documents>", "text bytes>")
+    table = make_table("source", "step", "account", "reason", "documents>", "text bytes>")
     for (source, step, account, reason), (rows, size) in sorted(
         sums.items(), key=lambda item: (item[0][0], -item[1][0])
     ):
-        table.add_row(source, step, account, reason, *_numbers(rows, size))
+        table.add_row(source, step, account, reason, *numbers(rows, size))
     return table
 
 
@@ -136,19 +109,8 @@ def _tokens(plan: Plan, ledger: pa.Table) -> Table:
         if row["table"] == "tokens" and row["account"] == "out":
             for place, column in enumerate(("rows", "bytes", "tokens")):
                 sums[row["source"]][place] += row[column]
-    table = _table("source", "documents>", "text bytes>", "tokens>", "bytes a token>")
+    table = make_table("source", "documents>", "text bytes>", "tokens>", "bytes a token>")
     sums["total"] = [sum(column) for column in zip(*sums.values(), strict=True)]
     for source, (rows, size, tokens) in sums.items():
-        table.add_row(source, *_numbers(rows, size, tokens), f"{size / tokens:.2f}" if tokens else "-")
+        table.add_row(source, *numbers(rows, size, tokens), f"{size / tokens:.2f}" if tokens else "-")
     return table
-
-
-def _table(*titles: str) -> Table:
-    table = Table(show_edge=False, pad_edge=False, header_style="bold")
-    for title in titles:
-        table.add_column(title.rstrip(">"), justify="right" if title.endswith(">") else "left", overflow="fold")
-    return table
-
-
-def _numbers(*numbers: int) -> tuple[str, ...]:
-    return tuple(f"{number:,}" for number in numbers)

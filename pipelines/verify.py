@@ -21,8 +21,9 @@ from pipelines.manifests import LEDGER_FILE, MANIFEST_FILE, build_manifests
 from pipelines.plan import DOCUMENTS
 from pipelines.run import LOCK_FILE, RECIPE_FILE, RUN_FILE
 from pipelines.sinks.tables import read_table
-from tokenizer.manifest import Manifest, ManifestError
+from tokenizer.manifest import Manifest
 from tokenizer.shards import SUFFIXES, ShardError
+from tokenizer.strict_json import JsonError
 
 CHUNK = 1 << 20
 
@@ -34,7 +35,7 @@ def verify_output(output: Path) -> Iterator[str]:
     """
     try:
         yield from _check_all(open_run(output))
-    except (ManifestError, ShardError, pa.ArrowException) as error:
+    except (JsonError, ShardError, pa.ArrowException) as error:
         raise VerifyError(str(error)) from error
     except OSError as error:
         raise VerifyError(f"{error.filename}: cannot be read: {error.strerror}") from error

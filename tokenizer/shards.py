@@ -17,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -30,6 +30,7 @@ import pyarrow.parquet as pq
 from tokenizer.chat import FULL_WEIGHT, LOSS
 from tokenizer.columns import big_endian_pairs, lists, running_total
 from tokenizer.encodings import Encoding
+from tokenizer.errors import HeadraceError
 
 DOCS = pa.schema(
     [
@@ -68,7 +69,7 @@ _DICTIONARY = ["origin_path", "host", "language", "licence"]
 """Columns whose values repeat; the others would only fill a dictionary and drop it."""
 
 
-class ShardError(ValueError):
+class ShardError(HeadraceError, ValueError):
     """Documents that may not stand in a shard, or files that are no sound shard."""
 
 
@@ -323,6 +324,48 @@ def _index_parts(lengths: np.ndarray) -> Iterator[bytes]:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class MappedShard:
+    """A shard of which only sizes were checked, all of it mapped: it opens at once and costs what is read of it.
+
+    `lengths` (int32) are in tokens, `positions` (int64) the documents' first bytes in `.bin`, `tokens` (int32) all ids.
+    Its `.docs.parquet` has row groups of `ROW_GROUP_ROWS`. What `Shard.open` or `verify` found sound once need not be
+    read whole again for a few documents of it.
+    """
+
+    docs: Path
+    lengths: np.ndarray
+    positions: np.ndarray
+    tokens: np.ndarray
+
+    @classmethod
+    def open(cls, prefix: Path) -> MappedShard:
+        """Map the files `prefix` + suffix of a shard that has documents; `ShardError` where sizes do not fit."""
+        file = _file(prefix, "idx")
+        with file.open("rb") as stream:
+            count = _read_count(stream, file)
+        if not count:
+            raise ShardError(f"{file}: has no documents, nothing can be mapped")
+        index = np.memmap(file, np.uint8, "r", _HEADER.size)
+        lengths, positions = index[: 4 * count].view("<i4"), index[4 * count : 12 * count].view("<i8")
+        tokens = int(positions[-1]) // _TOKEN_BYTES + int(lengths[-1])
+        return cls(_file(prefix, "docs"), lengths, positions, _map_tokens(_file(prefix, "bin"), tokens))
+
+    def offsets(self, first: int, last: int) -> np.ndarray:
+        """Return where in `tokens` the documents [first, last) begin (int64)."""
+        return np.asarray(self.positions[first:last]) // _TOKEN_BYTES
+
+    def read_docs(self, first: int, last: int, columns: Sequence[str]) -> pa.Table:
+        """Return these columns of the document table, rows [first, last); only their row groups are read."""
+        groups = range(first // ROW_GROUP_ROWS, -(-last // ROW_GROUP_ROWS))
+        try:
+            with pq.ParquetFile(self.docs) as file:
+                table = file.read_row_groups(list(groups), columns=list(columns))
+        except (OSError, pa.ArrowException) as error:
+            raise ShardError(f"{self.docs}: cannot be read ({error})") from error
+        return table.slice(first - groups.start * ROW_GROUP_ROWS, last - first)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Shard:
     """A shard opened for reading; `.bin` is mapped, not read. Use `Shard.open`.
 
@@ -340,13 +383,7 @@ class Shard:
         """Open the files `prefix` + suffix and check that magic, dtype, counts and sizes agree; else `ShardError`."""
         lengths = _read_index(_file(prefix, "idx"))
         offsets = running_total(lengths)
-        file = _file(prefix, "bin")
-        size = _size(file)
-        if size != offsets[-1] * _TOKEN_BYTES:
-            raise ShardError(f"{file}: {size} bytes, the index speaks of {offsets[-1] * _TOKEN_BYTES}")
-        # an empty file cannot be mapped
-        tokens = np.memmap(file, "<i4", "r") if size else np.empty(0, "<i4")
-        shard = cls(prefix, encoding, lengths, offsets, tokens)
+        shard = cls(prefix, encoding, lengths, offsets, _map_tokens(_file(prefix, "bin"), int(offsets[-1])))
         rows = shard._docs_file().metadata.num_rows
         if rows != len(lengths):
             raise ShardError(f"{_file(prefix, 'docs')}: {rows} rows, the index has {len(lengths)} documents")
@@ -424,19 +461,33 @@ def _size(file: Path) -> int:
         raise ShardError(f"{file}: cannot be read ({error.strerror})") from error
 
 
+def _map_tokens(file: Path, tokens: int) -> np.ndarray:
+    size = _size(file)
+    if size != tokens * _TOKEN_BYTES:
+        raise ShardError(f"{file}: {size} bytes, the index speaks of {tokens * _TOKEN_BYTES}")
+    # an empty file cannot be mapped
+    return np.memmap(file, "<i4", "r") if size else np.empty(0, "<i4")
+
+
+def _read_count(stream: BinaryIO, file: Path) -> int:
+    """Read the header of an index and return the number of documents; `ShardError` unless the file fits it."""
+    size = _size(file)
+    header = stream.read(_HEADER.size)
+    if len(header) < _HEADER.size:
+        raise ShardError(f"{file}: {size} bytes, too short for an index")
+    magic, version, dtype, count, bounds = _HEADER.unpack(header)
+    found, expected = (magic, version, dtype, bounds), (_MAGIC, _VERSION, _INT32, count + 1)
+    if found != expected:
+        raise ShardError(f"{file}: magic, version, dtype and bounds are {found}, expected {expected}")
+    if size != _HEADER.size + 20 * count + 8:
+        raise ShardError(f"{file}: {size} bytes for {count} documents, expected {_HEADER.size + 20 * count + 8}")
+    return int(count)
+
+
 def _read_index(file: Path) -> np.ndarray:
     """Return the documents' lengths (int32); `ShardError` unless every byte of the index is what it must be."""
-    size = _size(file)
     with file.open("rb") as stream:
-        header = stream.read(_HEADER.size)
-        if len(header) < _HEADER.size:
-            raise ShardError(f"{file}: {size} bytes, too short for an index")
-        magic, version, dtype, count, bounds = _HEADER.unpack(header)
-        found, expected = (magic, version, dtype, bounds), (_MAGIC, _VERSION, _INT32, count + 1)
-        if found != expected:
-            raise ShardError(f"{file}: magic, version, dtype and bounds are {found}, expected {expected}")
-        if size != _HEADER.size + 20 * count + 8:
-            raise ShardError(f"{file}: {size} bytes for {count} documents, expected {_HEADER.size + 20 * count + 8}")
+        count = _read_count(stream, file)
         body = stream.read()
     lengths = np.frombuffer(body, "<i4", count).copy()
     if (lengths < 1).any() or body != b"".join(list(_index_parts(lengths))[1:]):

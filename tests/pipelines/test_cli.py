@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
@@ -16,12 +17,17 @@ from runs import REPOSITORY
 from trees import tree_hashes
 
 from headrace import COMMANDS, main
-from pipelines.cli import explain, run, verify
 
 OPTIONS = {
     "run": ["--output", "-o", "--workers", "-w", "--engine", "--limit", "--dry-run", "--help", "RECIPE"],
     "verify": ["--help", "OUTPUT"],
     "explain": ["--help", "OUTPUT", "DOC_ID"],
+    "replay": ["--json", "--help", "OUTPUT", "DOC_ID"],
+    "mix": ["--output", "-o", "--workers", "-w", "--help", "MIXTURE"],
+    "trace": [
+        *("--plan", "-p", "--step", "-s", "--row", "-r", "--column", "-c", "--text", "--json", "--help"),
+        "replay",
+    ],
 }
 
 
@@ -47,9 +53,8 @@ def test_help_names_every_option(command):
     assert result.exit_code == 0
     for option in OPTIONS[command]:
         assert option in result.output
-    declared = {
-        name for param in {"run": run, "verify": verify, "explain": explain}[command].params for name in param.opts
-    }
+    named = main.get_command(click.Context(main), command)
+    declared = {name for param in named.params for name in param.opts}
     assert {name for name in declared if name.startswith("-")} <= set(OPTIONS[command]), "an option without a test"
 
 
@@ -62,7 +67,7 @@ def test_the_main_help_tells_of_each_command():
     assert call("run", "-h").exit_code == 0
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["verify", "--help"], ["explain", "-h"]])
+@pytest.mark.parametrize("arguments", [["--help"], *([command, "-h"] for command in COMMANDS)])
 def test_help_is_quick(arguments):
     """Nothing heavy is imported before a command runs, and it takes well under a CPU second."""
     script = (
@@ -70,6 +75,7 @@ def test_help_is_quick(arguments):
         f"try:\n    headrace.main({arguments!r})\n"
         "except SystemExit as end:\n    assert end.code == 0\n"
         "heavy = {'pyarrow', 'numba', 'numpy', 'datatrove', 'tiktoken', 'gigatoken', 'pydantic', 'yaml', 'rich'}\n"
+        "heavy.add('torch')\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     before = resource.getrusage(resource.RUSAGE_CHILDREN)

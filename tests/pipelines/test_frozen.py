@@ -38,8 +38,9 @@ from pipelines.transform import set_verdict, verdicts
 from pipelines.transforms.exact import DUPLICATES, ExactDuplicate
 from pipelines.verify import verify_output
 from tokenizer.encodings import encoding_named
-from tokenizer.manifest import LedgerReference, Manifest, ManifestError, ShardEntry, ShardFiles
+from tokenizer.manifest import LedgerReference, Manifest, ShardEntry, ShardFiles
 from tokenizer.shards import FileSummary
+from tokenizer.strict_json import JsonError
 
 ONE_BUCKET = "bucket 00000 of 00001"
 MARKS = pa.schema([pa.field("doc_id", DOC_ID), pa.field("mark", pa.int64())])
@@ -235,7 +236,7 @@ def shard_entry(name: str, first: int, last: int) -> ShardEntry:
 def test_a_manifest_lists_its_shards_in_canonical_order(ends):
     shards = [shard_entry(f"s{place}", *end) for place, end in enumerate(ends)]
     ledger = LedgerReference("../../ledger.parquet", "0" * 64)
-    with pytest.raises(ManifestError):
+    with pytest.raises(JsonError):
         Manifest.build("web", {}, encoding_named("cl100k_base"), ledger, "0" * 32, shards)
 
 

@@ -15,7 +15,6 @@ from runs import REPOSITORY, SHARED
 from pipelines.errors import RecipeError
 from pipelines.plan import build_plan
 from pipelines.recipe import (
-    MAX_RECIPE_BYTES,
     Deduplicate,
     Output,
     Recipe,
@@ -32,6 +31,7 @@ from pipelines.storage import LocalStorage
 from pipelines.transforms.extract import Extract
 from pipelines.transforms.gopher import GopherQuality
 from pipelines.transforms.language import Language
+from tokenizer.strict_yaml import MAX_BYTES
 
 GOOD = {
     "name": "good",
@@ -192,7 +192,7 @@ def test_a_source_named_like_the_folder_above(write):
 
 
 BROKEN = [
-    ("a list", "- sources", "found list, a recipe is a mapping with `sources`"),
+    ("a list", "- sources", "found list, a recipe is a mapping"),
     ("nothing", "", "found NoneType"),
     ("a word", "recipe", "found str"),
     ("broken", "sources: [", "is not valid YAML"),
@@ -210,7 +210,7 @@ BROKEN = [
     ("no date", "name: 2024-13-45\nsources: {}", "is not valid YAML"),
     ("a number too long", f"name: {'9' * 5000}\nsources: {{}}", "is not valid YAML"),
     ("deep nesting", "a: " + "[" * 20_000, "nested too deeply"),
-    ("too long", "#" * (MAX_RECIPE_BYTES + 1), f"longer than {MAX_RECIPE_BYTES} bytes"),
+    ("too long", "#" * (MAX_BYTES + 1), f"longer than {MAX_BYTES} bytes"),
 ]
 
 

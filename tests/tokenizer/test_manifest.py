@@ -15,6 +15,7 @@ import pytest
 from tokenizer.encodings import CL100K_BASE
 from tokenizer.manifest import LedgerReference, Manifest, ManifestError, ShardEntry
 from tokenizer.shards import GIVEN, SUFFIXES, ShardError, ShardWriter
+from tokenizer.strict_json import JsonError
 
 END = CL100K_BASE.end_of_text
 
@@ -160,7 +161,7 @@ def test_a_wrong_value_is_refused_by_file_and_key(file: Path, key: str) -> None:
     data = json.loads(file.read_text())
     CHANGES[key](data)
     file.write_text(json.dumps(data))
-    with pytest.raises(ManifestError, match=f"manifest.json: {key.rstrip() if not key.endswith(': ') else key}"):
+    with pytest.raises(JsonError, match=f"manifest.json: {key.rstrip() if not key.endswith(': ') else key}"):
         Manifest.load(file)
 
 
@@ -180,12 +181,12 @@ def test_a_wrong_value_is_refused_by_file_and_key(file: Path, key: str) -> None:
 def test_other_files_are_refused(tmp_path: Path, text: str, cause: str) -> None:
     path = tmp_path / "manifest.json"
     path.write_bytes(text.encode("latin-1"))
-    with pytest.raises(ManifestError, match=f"manifest.json: .*{cause}"):
+    with pytest.raises(JsonError, match=f"manifest.json: .*{cause}"):
         Manifest.load(path)
-    with pytest.raises(ManifestError, match="absent.json: cannot be read"):
+    with pytest.raises(JsonError, match="absent.json: cannot be read"):
         Manifest.load(tmp_path / "absent.json")
 
 
 def test_build_refuses_what_would_not_load(manifest: Manifest) -> None:
-    with pytest.raises(ManifestError, match="manifest of web: shards"):
+    with pytest.raises(JsonError, match="manifest of web: shards"):
         Manifest.build("web", {}, CL100K_BASE, manifest.ledger, manifest.recipe, [manifest.shards[0]] * 2)

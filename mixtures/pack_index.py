@@ -1,0 +1,257 @@
+"""The pack index: how many sequences each window of a manifest makes at a length, as a table of one row a window.
+
+A lengths-only job over `.idx` and `.docs.parquet`, in local processes. A unit of work is the windows that begin in one
+shard; finished units lie in `parts/` beside the index and are found by the next run. The index is named by all that its
+numbers follow from (`PackKey`), so it is made once, whatever mixtures use it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mixtures.documents import Documents
+from mixtures.errors import MixtureError, PlanError
+from mixtures.holdout import Validation
+from mixtures.packing import PACKING_VERSION, count_sequences_of_windows, window_bounds
+from mixtures.plan import Cut, Dropped, Packed
+from tokenizer.columns import lists, running_total
+from tokenizer.manifest import Manifest
+
+_PACKED = ("documents", "tokens", "targets", "cut", "sequences")
+
+INDEX = pa.schema(
+    [
+        *(pa.field(name, pa.uint32() if name != "tokens" and name != "targets" else pa.uint64()) for name in _PACKED),
+        *(
+            pa.field(f"held_out_{name}", pa.uint32() if name not in ("tokens", "targets") else pa.uint64())
+            for name in _PACKED
+        ),
+        pa.field("too_long_documents", pa.uint32()),
+        pa.field("too_long_tokens", pa.uint64()),
+    ]
+)
+"""A row a window, in order. The first five count what is packed for training, the next what is packed for validation
+(held out); `too_long` documents are left out, because they may not be cut."""
+
+KEY = b"headrace.pack"
+"""The key of the Parquet metadata that holds the `PackKey` as JSON."""
+
+TOO_LONG = "longer_than_sequence"
+"""The reason for which a document leaves a phase."""
+
+SMALL_JOB = 2_000_000
+"""Documents below which starting processes takes longer than the work (half a second)."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PackKey:
+    """All that a pack index follows from. `content_hash` names the tokens, `source` and `partition` whose they are."""
+
+    source: str
+    partition: dict[str, str | None]
+    content_hash: str
+    length: int
+    reserved: int
+    cut: Cut
+    window_documents: int
+    validation: Validation | None
+    version: int = PACKING_VERSION
+
+    def to_json(self) -> str:
+        """Return the canonical text of the key."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))
+
+    @property
+    def name(self) -> str:
+        """The index's file name without its ending: readable, and distinct for distinct keys."""
+        readable = "-".join([self.source, *(f"{column}={value}" for column, value in sorted(self.partition.items()))])
+        readable = re.sub(r"[^A-Za-z0-9._=-]", "_", readable)[:80]
+        digest = hashlib.blake2b(self.to_json().encode(), digest_size=8).hexdigest()
+        return f"{readable}-{self.length}-{digest}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PackIndex:
+    """A pack index that was read. `sequences`, `held_out_sequences`: int64, one a window."""
+
+    path: Path
+    sha256: str
+    sequences: np.ndarray
+    held_out_sequences: np.ndarray
+    unique: Packed
+    held_out: Packed
+    too_long: Dropped
+
+    @classmethod
+    def load(cls, path: Path, key: PackKey) -> PackIndex:
+        """Read an index. `PlanError` unless it is a sound one with this key."""
+        try:
+            content = path.read_bytes()
+            table = pq.read_table(pa.BufferReader(content))
+        except (OSError, pa.ArrowException) as error:
+            raise PlanError(f"{path}: cannot be read ({error})\nhint: make it anew with `headrace mix`") from error
+        found = (table.schema.metadata or {}).get(KEY, b"").decode(errors="replace")
+        if not table.schema.equals(INDEX) or found != key.to_json():
+            raise PlanError(
+                f"{path}: is no pack index of {key.to_json()} (it says {found!r:.300})\n"
+                "hint: the manifest or the program has changed since: make the plan anew with `headrace mix`"
+            )
+        sums = {name: int(np.sum(table.column(name).to_numpy(), dtype=np.uint64)) for name in INDEX.names}
+        return cls(
+            path,
+            hashlib.sha256(content).hexdigest(),
+            table.column("sequences").to_numpy().astype(np.int64),
+            table.column("held_out_sequences").to_numpy().astype(np.int64),
+            Packed(*(sums[name] for name in _PACKED)),
+            Packed(*(sums[f"held_out_{name}"] for name in _PACKED)),
+            Dropped(sums["too_long_documents"], sums["too_long_tokens"]),
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Unit:
+    """The windows of a manifest that begin in one shard."""
+
+    manifest: Path
+    key: PackKey
+    first_window: int
+    last_window: int
+    part: Path
+
+
+def build_pack_indexes(
+    jobs: Iterable[tuple[Path, PackKey]], folder: Path, workers: int, report: Callable[[int, int], None]
+) -> list[PackIndex]:
+    """Make the index of each (manifest, key) that is not in the folder yet, and return all.
+
+    `report` is told the finished units and their number. Raises `MixtureError` when a process was killed; finished
+    units stay.
+    """
+    jobs = list(jobs)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        missing = [(path, key) for path, key in jobs if not (folder / f"{key.name}.parquet").exists()]
+        units = [unit for path, key in missing for unit in _units(path, key, folder)]
+        _carry_out([unit for unit in units if not unit.part.exists()], len(units), workers, report)
+        for path, key in missing:
+            _join(path, key, folder)
+    except OSError as error:
+        raise MixtureError(f"{error.filename or folder}: {error.strerror}\nhint: free or name another place") from error
+    return [PackIndex.load(folder / f"{key.name}.parquet", key) for _, key in jobs]
+
+
+def _units(path: Path, key: PackKey, folder: Path) -> Iterator[_Unit]:
+    documents = _open_documents(path)
+    starts = window_bounds(len(documents), key.window_documents)[:-1]
+    places = np.searchsorted(starts, documents.bounds)
+    for shard, (first, last) in enumerate(zip(places, places[1:], strict=False)):
+        if last > first:
+            part = folder / "parts" / key.name / f"{shard:06d}.parquet"
+            yield _Unit(path, key, int(first), int(last), part)
+
+
+@functools.lru_cache(maxsize=16)
+def _open_documents(path: Path) -> Documents:
+    return Documents(Manifest.load(path))
+
+
+def _carry_out(units: list[_Unit], total: int, workers: int, report: Callable[[int, int], None]) -> None:
+    found = total - len(units)
+    report(found, total)
+    documents = sum(len(_open_documents(path)) for path in {unit.manifest for unit in units})
+    if workers == 1 or documents < SMALL_JOB or len(units) == 1:
+        for done, unit in enumerate(units, found + 1):
+            _pack_unit(unit)
+            report(done, total)
+        return
+    try:
+        with ProcessPoolExecutor(min(workers, len(units)), mp_context=get_context("spawn")) as pool:
+            for done, _ in enumerate(pool.map(_pack_unit, units), found + 1):
+                report(done, total)
+    except BrokenProcessPool as error:
+        raise MixtureError(
+            "a process of the packing was killed\nhint: run the same command again, it goes on from what was finished"
+        ) from error
+
+
+def _pack_unit(unit: _Unit) -> None:
+    """Count the windows of a unit and publish its part."""
+    documents = _open_documents(unit.manifest)
+    bounds = window_bounds(len(documents), unit.key.window_documents)[unit.first_window : unit.last_window + 1]
+    parts = [_count_windows(documents, bounds[k : k + 65], unit.key) for k in range(0, len(bounds) - 1, 64)]
+    _publish(pa.concat_tables(parts), unit.part)
+
+
+def _count_windows(documents: Documents, bounds: np.ndarray, key: PackKey) -> pa.Table:
+    """Return the rows of some consecutive windows, whose documents are between the bounds."""
+    first, last = int(bounds[0]), int(bounds[-1])
+    lengths = documents.lengths(first, last)
+    rows = documents.read(first, last, [*(key.validation.columns if key.validation else ()), "loss"])
+    held_out = key.validation.held_out(rows) if key.validation else np.zeros(len(lengths), np.bool_)
+    long = (lengths.astype(np.int64) + key.reserved) > key.length
+    too_long = long & (key.cut == "never")
+    targets = count_targets(rows.column("loss"), lengths)
+    columns: list[np.ndarray] = []
+    for chosen in (~held_out & ~too_long, held_out & ~too_long):
+        counts = (chosen, lengths * chosen, targets * chosen, long & chosen)
+        columns += [_window_sums(values, bounds - first) for values in counts]
+        inside = running_total(chosen)[bounds - first]
+        of_windows = (lengths[chosen], inside, key.length, key.reserved, key.cut == "long")
+        columns.append(count_sequences_of_windows(*of_windows))
+    columns += [_window_sums(too_long, bounds - first), _window_sums(lengths * too_long, bounds - first)]
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, INDEX, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=INDEX)
+
+
+def _window_sums(values: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+    return np.diff(running_total(values.astype(np.int64))[bounds])
+
+
+def count_targets(loss: pa.ChunkedArray, lengths: np.ndarray) -> np.ndarray:
+    """Return how many tokens of each document a label asks for with a weight above zero (int64).
+
+    The first token of a document is nobody's next one; `loss` null means all others.
+    """
+    column = loss.combine_chunks() if loss.num_chunks != 1 else loss.chunk(0)
+    offsets, spans = lists(column)
+    start, end = (spans.field(name).to_numpy().astype(np.int64) for name in ("start", "end"))
+    sums = np.diff(running_total(np.maximum(end - np.maximum(start, 1), 0))[offsets])
+    plain = column.is_null().to_numpy(zero_copy_only=False)
+    return np.where(plain, lengths.astype(np.int64) - 1, sums)
+
+
+def _join(path: Path, key: PackKey, folder: Path) -> None:
+    """Put the parts of an index together, in order, and remove them."""
+    parts = [pq.read_table(unit.part) for unit in _units(path, key, folder)]
+    table = pa.concat_tables([INDEX.empty_table(), *parts]).combine_chunks()
+    _publish(table.replace_schema_metadata({KEY: key.to_json()}), folder / f"{key.name}.parquet")
+    shutil.rmtree(folder / "parts" / key.name, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        (folder / "parts").rmdir()
+
+
+def _publish(table: pa.Table, path: Path) -> None:
+    """Write a table under a name of this process, then give it its own: it is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    attempt = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        pq.write_table(table, attempt, compression="zstd", version="2.6")
+        attempt.replace(path)
+    finally:
+        attempt.unlink(missing_ok=True)
