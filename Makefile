@@ -2,9 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO_BIN := .venv-demo/bin
-DEMO_OUTPUT ?= demo/output
 
-.PHONY: help setup demo test lint format stress bench clean
+.PHONY: help setup demo demo-train test lint format stress bench clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,10 +21,23 @@ $(DEMO_BIN)/.complete: pyproject.toml requirements.lock
 	$(DEMO_BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[core]'
 	@touch $@
 
-demo: $(DEMO_BIN)/.complete ## the main job on data that every machine has, in a light environment of its own
+$(DEMO_BIN)/.train: $(DEMO_BIN)/.complete
+	$(DEMO_BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(DEMO_BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[core,train]'
+	@touch $@
+
+demo: $(DEMO_BIN)/.complete ## from raw bytes to packed sequences, on data that every machine has, in a light environment
 	$(DEMO_BIN)/python demo/make_inputs.py demo/inputs
-	$(DEMO_BIN)/headrace run demo/recipe.yaml --output $(DEMO_OUTPUT) --workers 2
-	$(DEMO_BIN)/headrace verify $(DEMO_OUTPUT)
+	$(DEMO_BIN)/headrace run demo/recipe.yaml --output demo/output --workers 2
+	$(DEMO_BIN)/headrace verify demo/output
+	$(DEMO_BIN)/headrace mix demo/mixture.yaml --output demo/plan/plan.json
+	$(DEMO_BIN)/headrace trace --plan demo/plan/plan.json --step 0 --row 0 --text
+	$(DEMO_BIN)/headrace report demo/plan/plan.json --output demo/report
+
+demo-train: demo $(DEMO_BIN)/.train ## adds PyTorch and 30 training steps on the CPU, with their curve in the report
+	$(DEMO_BIN)/headrace mix demo/mixture-cpu.yaml --output demo/plan/cpu.json
+	$(DEMO_BIN)/headrace train demo/train.yaml --plan demo/plan/cpu.json --output demo/training --steps 30
+	$(DEMO_BIN)/headrace report demo/training --output demo/report
 
 test: setup ## all tests but the long ones
 	$(BIN)/pytest -n 2 --dist loadfile
@@ -47,6 +59,8 @@ bench: setup ## every figure of docs/performance.md
 	$(BIN)/python benchmarks/main_job.py
 	$(BIN)/python benchmarks/transforms.py
 	$(BIN)/python benchmarks/archive_recovery.py
+	$(BIN)/python benchmarks/stream.py
+	$(BIN)/python benchmarks/learn.py
 
 clean: ## remove environments and outputs
-	rm -rf .venv .venv-demo demo/inputs demo/output
+	rm -rf .venv .venv-demo demo/inputs demo/output demo/plan demo/report demo/training

@@ -13,6 +13,8 @@ COMMANDS = {
     "mix": "mixtures.cli:mix",
     "trace": "trainer_bridge.cli:trace",
     "replay": "pipelines.cli:replay",
+    "report": "mixtures.report.cli:report",
+    "train": "trainer_bridge.moe.cli:train",
 }
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
+from mixtures.order import mixed
 from tokenizer.columns import big_endian_pairs
 
 Column = Literal["doc_id", "host"]
@@ -68,17 +69,9 @@ def _put_hashes(column: pa.Array, high: np.ndarray, low: np.ndarray) -> None:
 
 
 @numba.njit(nogil=True, cache=True)
-def _mixed(value):  # type: ignore[no-untyped-def]
-    """Spread every bit of a uint64 over all: the finalizer of SplitMix64 (Stafford's variant 13)."""
-    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return value ^ (value >> np.uint64(31))
-
-
-@numba.njit(nogil=True, cache=True)
 def _below(high, low, first, second, bound):  # type: ignore[no-untyped-def]
     """Return whether the keyed hash of each pair is at most `bound`."""
     chosen = np.empty(len(high), np.bool_)
     for row in range(len(high)):
-        chosen[row] = _mixed(_mixed(high[row] ^ first) + (low[row] ^ second)) <= bound
+        chosen[row] = mixed(mixed(high[row] ^ first) + (low[row] ^ second)) <= bound
     return chosen

@@ -48,10 +48,10 @@ def _half_bits(size):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True, cache=True)
 def permute(index, size, keys):  # type: ignore[no-untyped-def]
-    """Return where a keyed bijection of [0, size) takes `index` (int64); size up to 2**62.
+    """Return where a keyed bijection of [0, size) takes `index` (int64, below `size`); size up to 2**62.
 
     A balanced Feistel network over the next even number of bits, repeated until the value lies below `size` (cycle
-    walking, Black and Rogaway 2002): fewer than four rounds of it on average.
+    walking, Black and Rogaway 2002): at most four times on average.
     """
     half = np.uint64(_half_bits(size))
     mask = (np.uint64(1) << half) - np.uint64(1)
@@ -164,6 +164,8 @@ class Interleave:
 
     def position(self, source: int, ordinal: int) -> int:
         """Return where the source's item of this ordinal stands: the inverse of `locate`."""
+        if not 0 <= ordinal < self._count(source):
+            raise IndexError(f"item {ordinal} of source {source}: it has {self._count(source)}")
         value, node = ordinal, -1 - source
         for parent in range(len(self.children)):
             for side in range(2):
@@ -174,6 +176,11 @@ class Interleave:
                     value = -(-middle // (2 * left)) - 1 if side == 0 else middle // (2 * right)
                     node = parent
         return value
+
+    def _count(self, source: int) -> int:
+        if source < 0:
+            return 0
+        return self.total if source == self.only else int(self.counts[self.children == -1 - source].sum())
 
 
 @numba.njit(nogil=True, cache=True)
@@ -229,7 +236,11 @@ class EpochOrder:
 
     def ordinal(self, window: int, sequence: int) -> int:
         """Return the place of a window's sequence in the epoch: the inverse of `locate`."""
+        if not 0 <= window < len(self.windows):
+            raise IndexError(f"window {window}: there are {len(self.windows)}")
         place = int(np.flatnonzero(self.windows == window)[0])
+        if not 0 <= sequence < self.starts[place + 1] - self.starts[place]:
+            raise IndexError(f"sequence {sequence} of window {window}: it has {np.diff(self.starts)[place]}")
         first = place // self.group * self.group
         start, end = self.starts[first], self.starts[min(first + self.group, len(self.windows))]
         inside = self.starts[place] + sequence - start

@@ -23,8 +23,8 @@ PACKING_VERSION = 1
 class Packing:
     """Pieces of documents by sequence: those of sequence s are `offsets[s]:offsets[s + 1]`, in the order of documents.
 
-    `offsets` int64, shape (sequences + 1,); `document` int32 (its place in the window), `start` (the piece's first
-    token in the document) and `size` int32, shape (pieces,).
+    `offsets` int64, shape (sequences + 1,); `document` int32 (its place in the window), `start` int64 (the piece's
+    first token in the document) and `size` int32, shape (pieces,).
     """
 
     offsets: np.ndarray
@@ -36,7 +36,12 @@ class Packing:
 def window_bounds(documents: int, window_documents: int) -> np.ndarray:
     """Return the bounds of W = ceil(documents / window_documents) windows of nearly equal size: int64, (W + 1,)."""
     windows = -(-documents // window_documents)
-    return np.array([k * documents // windows for k in range(windows + 1)] if windows else [0], np.int64)
+    if not windows:
+        return np.zeros(1, np.int64)
+    # bound k is floor(k documents / W), split so that no product passes W**2
+    whole, rest = divmod(documents, windows)
+    k = np.arange(windows + 1, dtype=np.int64)
+    return k * whole + k * rest // windows
 
 
 def count_sequences(lengths: np.ndarray, length: int, reserved: int, cut: bool) -> int:
@@ -47,7 +52,10 @@ def count_sequences(lengths: np.ndarray, length: int, reserved: int, cut: bool) 
 
 @numba.njit(nogil=True, cache=True)
 def count_sequences_of_windows(lengths, bounds, length, reserved, cut):  # type: ignore[no-untyped-def]
-    """Return how many sequences each window makes (uint32): window k is `lengths[bounds[k]:bounds[k + 1]]`."""
+    """Return how many sequences each window makes (uint32): window k is `lengths[bounds[k]:bounds[k + 1]]`.
+
+    The rules are those of `pack`, `ValueError` included; about 40 million documents a CPU second.
+    """
     counts = np.empty(len(bounds) - 1, np.uint32)
     longest = 0
     for window in range(len(counts)):
@@ -68,7 +76,7 @@ def pack(lengths: np.ndarray, length: int, reserved: int, cut: bool) -> Packing:
     which are sequences of their own, and a rest, or, unless `cut`, left out. Rests and all others go, the longest first
     (of equal ones that of the earlier document), into the sequence with the least room that holds them (of equal ones
     the one that was filled or opened last), else into a new one. Full pieces come first, in the order of documents;
-    then the sequences in the order in which they were opened.
+    then the sequences in the order in which they were opened. `ValueError` for a length below 1.
     """
     return Packing(*_pack(lengths, length, reserved, cut))
 
@@ -88,7 +96,7 @@ def _pack(lengths, length, reserved, cut):  # type: ignore[no-untyped-def]
             pieces += 1
     for place in range(1, len(offsets)):
         offsets[place] += offsets[place - 1]
-    documents, starts, lasts = np.empty(pieces, np.int32), np.empty(pieces, np.int32), np.empty(pieces, np.int32)
+    documents, starts, lasts = np.empty(pieces, np.int32), np.empty(pieces, np.int64), np.empty(pieces, np.int32)
     free, whole = offsets[full:].copy(), 0
     for document in range(count):
         start, occupied = np.int64(0), np.int64(lengths[document]) + reserved
@@ -109,6 +117,8 @@ def _rests(lengths, length, reserved, cut, sizes):  # type: ignore[no-untyped-de
     """Write how many tokens of each document share a sequence with others, and return the number of full pieces."""
     full = np.int64(0)
     for document in range(len(lengths)):
+        if lengths[document] < 1:  # it would be an index outside of the arrays
+            raise ValueError("lengths: a document of no tokens\nhint: check the shards with `headrace verify`")
         occupied = np.int64(lengths[document]) + reserved
         if occupied < length:
             sizes[document] = occupied
@@ -146,7 +156,7 @@ def _place(sizes, length, by_size, open_sequences, sequence):  # type: ignore[no
     for place in range(total):
         document = by_size[place]
         size = sizes[document]
-        room = _least_room(bits, size, length)
+        room = _least_room(bits, size)
         if room < 0:
             chosen, room = opened, length
             opened += 1
@@ -202,7 +212,7 @@ def _clear(bits, room):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True)
-def _least_room(bits, size, length):  # type: ignore[no-untyped-def]
+def _least_room(bits, size):  # type: ignore[no-untyped-def]
     """Return the least room of an open sequence that is at least `size`, -1 where there is none."""
     low, middle, high = bits
     found = _next(low, size)

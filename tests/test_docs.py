@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib.util
 import json
 import re
@@ -15,10 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from plans import made_plan, write_mixture, write_planned
 from runs import run_recipe
 from trees import tree_hashes
 
 from headrace import COMMANDS, main
+from mixtures.plan import ManifestReference, Packed, Parent, Phase, PhaseSource, PlannedSource, Windows
 from pipelines.explain import Line, explain_document
 from pipelines.ledger import BALANCED, CREDIT, KEY, LEDGER
 from pipelines.plan import build_plan
@@ -32,6 +35,7 @@ from pipelines.verify import verify_output
 from tokenizer.encodings import CL100K_BASE, O200K_BASE
 from tokenizer.manifest import LedgerReference, Manifest
 from tokenizer.shards import DOCS
+from trainer_bridge.batch import Batch
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY / "../shared/data"
@@ -181,7 +185,7 @@ def test_commands_exist(path):
     [
         ("headrace run recipes/crawl.yaml --output OUT [--workers N]", None),
         (".venv/bin/headrace run R --outputs OUT", "--outputs"),
-        ("headrace mix R", "mix"),
+        ("headrace blend R", "blend"),
         ("make demo", None),
         ("make cake", "cake"),
         ("python benchmarks/none.py --json FILE", "benchmarks/none.py"),
@@ -228,6 +232,20 @@ def test_special_ids_are_those_of_the_encodings():
         expected = [encoding.vocabulary, encoding.end_of_text, encoding.roles.end_of_turn]
         shown = [f"{number:,}" for number in expected] + [f"{roles[0]:,} to {roles[-1]:,}"]
         assert cells(text, column) == shown
+
+
+def test_keys_of_plans_are_those_of_a_file(tmp_path):
+    data = json.loads(made_plan(tmp_path).read_text())
+    text = section(FORMATS.read_text(), "Plans (frozen)")
+    assert set(words(cells(text, 0))) == set(data)
+    for kind in (PlannedSource, ManifestReference, Phase, PhaseSource, Packed, Windows, Parent):
+        for field in dataclasses.fields(kind):
+            assert re.search(rf"\b{field.name}\b", text), f"{kind.__name__}.{field.name}"
+
+
+def test_arrays_of_the_stream_are_those_of_a_batch():
+    names = {field.name for field in dataclasses.fields(Batch)}
+    assert set(cells(section(FORMATS.read_text(), "The stream (frozen)"), 0)) <= names
 
 
 def test_keys_of_manifests_are_those_of_a_file():
@@ -301,7 +319,7 @@ def test_the_transform_that_is_shown(tmp_path, monkeypatch):
 
 def test_the_code_of_the_readme(tmp_path):
     """The demo's paths are replaced by those of a smaller run."""
-    (snippet,) = fences(README.read_text(), "python")
+    snippet, stream_snippet = fences(README.read_text(), "python")
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
         "sources:\n  code: {reader: code, repository: cpython, root: 'sysconfig:stdlib', include: ['json/*.py']}\n"
@@ -314,6 +332,11 @@ def test_the_code_of_the_readme(tmp_path):
     docs = eval(compile(ast.Expression(last.value), "README.md", "eval"), names)
     assert names["shard"].ids(0)[-1] == CL100K_BASE.end_of_text
     assert docs.column("origin_path")[0].as_py().startswith("json/")
+    manifest = tmp_path / "out/tokens/code/manifest.json"
+    phases = [{"length": 128, "global_batch": 32}]
+    plan = write_planned(write_mixture(tmp_path, {"code": (manifest, "code")}, phases=phases))
+    exec(stream_snippet.replace("demo/plan/plan.json", str(plan)), names)
+    assert names["batch"].tokens.shape == (8, 128)
 
 
 # The walk of one document

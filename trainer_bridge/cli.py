@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 SHOWN = 40
 """Pieces that the table shows; a step of a large run has tens of thousands, `--json` gives them all."""
 
+SHOWN_TEXT = 400
+"""Characters of a piece that `--text` shows, unless one token was asked for, whose piece is shown whole."""
+
 
 @click.command()
 @click.option(
@@ -27,7 +30,7 @@ SHOWN = 40
 @click.option("--step", "-s", type=click.IntRange(0), required=True, help="The step, counted from 0.")
 @click.option("--row", "-r", type=click.IntRange(0), help="One sequence of the step's global batch, counted from 0.")
 @click.option("--column", "-c", type=click.IntRange(0), help="One token of that sequence, counted from 0.")
-@click.option("--text", is_flag=True, help="Show the text that each piece of a document decodes to.")
+@click.option("--text", is_flag=True, help="Show the text that each piece decodes to (its begin and end).")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line for each piece, all of them.")
 @explained
 def trace(plan: Path, step: int, row: int | None, column: int | None, text: bool, as_json: bool) -> None:
@@ -49,7 +52,7 @@ def trace(plan: Path, step: int, row: int | None, column: int | None, text: bool
         for piece in seen:
             click.echo(json.dumps(_plain(stream, piece, text), sort_keys=True))
     elif text:
-        _show_text(stream, seen, make_console())
+        _show_text(stream, seen, make_console(), whole=column is not None)
     else:
         _show_table(seen, make_console())
 
@@ -97,7 +100,7 @@ def _show_table(seen: list[Seen], console: Console) -> None:
         )
 
 
-def _show_text(stream: Stream, seen: list[Seen], console: Console) -> None:
+def _show_text(stream: Stream, seen: list[Seen], console: Console, whole: bool) -> None:
     from tokenizer.errors import visible
     from trainer_bridge.trace import ids_of
 
@@ -105,4 +108,8 @@ def _show_text(stream: Stream, seen: list[Seen], console: Console) -> None:
         origin = f"{piece.origin['origin_path']} at {piece.origin['origin_offset']:,}"
         head = f"row {piece.row}, columns {piece.first}-{piece.last}: {piece.source}, {piece.doc_id}, {origin}"
         console.print(visible(head), style="bold", highlight=False, soft_wrap=True)
-        console.print(visible(_decoded(stream, ids_of(stream, piece))), highlight=False, soft_wrap=True)
+        text = _decoded(stream, ids_of(stream, piece))
+        if not whole and len(text) > 2 * SHOWN_TEXT:
+            left_out = f"\n[... {len(text) - SHOWN_TEXT - SHOWN_TEXT // 4:,} characters ...]\n"
+            text = text[:SHOWN_TEXT] + left_out + text[-SHOWN_TEXT // 4 :]
+        console.print(visible(text), highlight=False, soft_wrap=True)

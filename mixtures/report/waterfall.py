@@ -134,7 +134,7 @@ def _read_ledger(path: Path, manifests: Sequence[Manifest]) -> dict[str, list[En
         content = path.read_bytes()
         found = hashlib.sha256(content).hexdigest()
         for manifest in manifests:
-            if False:
+            if manifest.ledger.sha256 != found:
                 raise ReportError(
                     f"{path}: has the hash {found}, {manifest.path} names {manifest.ledger.sha256}: it is another "
                     "run's\nhint: bring back the ledger or the shards of that run, or run its recipe again"

@@ -372,7 +372,10 @@ def test_training(made: Path, tmp_path: Path) -> None:
 
 def test_a_long_run_is_thinned(made: Path, tmp_path: Path) -> None:
     """1,000 steps give 120 points; the mean of their means, weighted by their steps, is that of all steps."""
-    lines = [step(number, sequences=1, loss=float(number), load_max=float(number % 7)) for number in range(1, 1001)]
+    lines = [
+        step(number, sequences=1, loss=float(number), load_min=number % 7 + 1.0, load_max=number % 7 + 1.0)
+        for number in range(1, 1001)
+    ]
     lines += [evaluation(number, 1.0) for number in range(1, 1001)]
     training = training_of(made, tmp_path, lines)
     curve = training["curve"]
@@ -380,7 +383,7 @@ def test_a_long_run_is_thinned(made: Path, tmp_path: Path) -> None:
     assert (curve[0]["from_step"], curve[-1]["step"]) == (1, 1000)
     assert all(one["step"] + 1 == other["from_step"] for one, other in zip(curve, curve[1:], strict=False))
     assert all(point["loss"] == (point["from_step"] + point["step"]) / 2 for point in curve)
-    assert {point["load_max"] for point in curve} == {6.0}  # 8 or 9 steps in a row
+    assert {(point["load_min"], point["load_max"]) for point in curve} == {(1.0, 7.0)}  # 8 or 9 steps in a row
     assert training["recent"] == {"steps": 50, "loss": 975.5}
     assert (training["evaluations_made"], len(training["evaluations"])) == (1000, 112)
     assert training["evaluations"][-1]["step"] == 1000
