@@ -36,7 +36,7 @@ demo: $(DEMO_BIN)/.complete ## from raw bytes to packed sequences, on data that 
 
 demo-train: demo $(DEMO_BIN)/.train ## adds PyTorch and 30 training steps on the CPU, with their curve in the report
 	$(DEMO_BIN)/headrace mix demo/mixture-cpu.yaml --output demo/plan/cpu.json
-	$(DEMO_BIN)/headrace train demo/train.yaml --plan demo/plan/cpu.json --output demo/training --steps 30
+	$(DEMO_BIN)/headrace train demo/train.yaml --plan demo/plan/cpu.json --output demo/training
 	$(DEMO_BIN)/headrace report demo/training --output demo/report
 
 test: setup ## all tests but the long ones

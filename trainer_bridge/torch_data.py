@@ -39,8 +39,16 @@ class StepBatch(NamedTuple):
     @classmethod
     def of(cls, step: int, batch: Batch) -> StepBatch:
         """Return a step's batch as tensors that share its memory."""
-        arrays = (batch.tokens, batch.labels, batch.weights, batch.positions, batch.segments())
-        return cls(step, *(torch.from_numpy(array) for array in arrays), int(batch.used.sum()), batch.digests())
+        return cls(
+            step=step,
+            tokens=torch.from_numpy(batch.tokens),
+            labels=torch.from_numpy(batch.labels),
+            weights=torch.from_numpy(batch.weights),
+            positions=torch.from_numpy(batch.positions),
+            segments=torch.from_numpy(batch.segments()),
+            used=int(batch.used.sum()),
+            digests=batch.digests(),
+        )
 
 
 class StreamDataset(IterableDataset[StepBatch]):
