@@ -38,3 +38,7 @@ class LazyGroup(click.Group):
 @click.version_option(package_name="headrace")
 def main() -> None:
     """Headrace: raw crawl, code and conversations to training steps, with nothing lost on the way."""
+
+
+if __name__ == "__main__":
+    main()

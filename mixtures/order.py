@@ -94,7 +94,7 @@ def multiply_divide(a, b, c, d):  # type: ignore[no-untyped-def]
     """Return floor((a b + c) / d) of uint64 numbers whose result fits 64 bits; through 128 bits where needed."""
     low32 = np.uint64(0xFFFFFFFF)
     shift = np.uint64(32)
-    if (a | b) >> shift == 0 and c >> np.uint64(63) == 0:
+    if (a | b) >> shift == 0:
         product = a * b
         if product + c >= product:
             return (product + c) // d

@@ -157,7 +157,7 @@ def build_pack_indexes(
 
 
 def _units(path: Path, key: PackKey, folder: Path) -> Iterator[_Unit]:
-    documents = _open_documents(path)
+    documents = _open_documents(path, key.content_hash)
     starts = window_bounds(len(documents), key.window_documents)[:-1]
     places = np.searchsorted(starts, documents.bounds)
     for shard, (first, last) in enumerate(zip(places, places[1:], strict=False)):
@@ -167,14 +167,19 @@ def _units(path: Path, key: PackKey, folder: Path) -> Iterator[_Unit]:
 
 
 @functools.lru_cache(maxsize=16)
-def _open_documents(path: Path) -> Documents:
-    return Documents(Manifest.load(path))
+def _open_documents(path: Path, content_hash: str) -> Documents:
+    """Open a manifest's documents, once in a process; `PlanError` where it is no longer the one that is planned."""
+    manifest = Manifest.load(path)
+    if manifest.content_hash != content_hash:
+        raise PlanError(f"{path}: has changed while it was planned\nhint: run the same command again")
+    return Documents(manifest)
 
 
 def _carry_out(units: list[_Unit], total: int, workers: int, report: Callable[[int, int], None]) -> None:
     found = total - len(units)
     report(found, total)
-    documents = sum(len(_open_documents(path)) for path in {unit.manifest for unit in units})
+    manifests = {(unit.manifest, unit.key.content_hash) for unit in units}
+    documents = sum(len(_open_documents(*manifest)) for manifest in manifests)
     if workers == 1 or documents < SMALL_JOB or len(units) == 1:
         for done, unit in enumerate(units, found + 1):
             _pack_unit(unit)
@@ -192,7 +197,7 @@ def _carry_out(units: list[_Unit], total: int, workers: int, report: Callable[[i
 
 def _pack_unit(unit: _Unit) -> None:
     """Count the windows of a unit and publish its part."""
-    documents = _open_documents(unit.manifest)
+    documents = _open_documents(unit.manifest, unit.key.content_hash)
     bounds = window_bounds(len(documents), unit.key.window_documents)[unit.first_window : unit.last_window + 1]
     parts = [_count_windows(documents, bounds[k : k + 65], unit.key) for k in range(0, len(bounds) - 1, 64)]
     _publish(pa.concat_tables(parts), unit.part)

@@ -79,6 +79,17 @@ def test_every_token_of_a_source_stands_in_the_stream_as_often_as_planned(plan):
         assert sum(lengths[key] for key in kept) == source.unique.tokens
 
 
+def test_every_prefix_of_the_run_keeps_the_shares(plan):
+    stream = Stream(plan)
+    names = list(plan.sources)
+    given = np.array([names.index(place.source) for place in stream.places(0, len(stream))])
+    for number, source in enumerate(plan.phases[0].sources.values()):
+        had = np.cumsum(given == number)
+        share = np.arange(1, len(given) + 1) * source.sequences / len(given)
+        assert had[-1] == source.sequences
+        assert np.abs(had - share).max() <= 1.5
+
+
 def whole_lengths(stream: Stream, source: int, manifest: int) -> np.ndarray:
     documents = stream.documents(source, manifest)
     return documents.lengths(0, len(documents))

@@ -247,6 +247,11 @@ def test_equal_counts_are_joined_from_the_first_source_on():
     assert Interleave.of([2, 2]).locate(0, 4)[0].tolist() == [0, 1, 0, 1]
 
 
+def test_a_source_of_nothing_takes_no_part_in_the_tree():
+    """(2, 3) are joined, and source 1 of as many is before them; were 0 joined to 2, theirs would be the first."""
+    assert Interleave.of([0, 2, 1, 1]).locate(0, 4)[0].tolist() == [1, 2, 1, 3]
+
+
 @pytest.mark.parametrize("counts", [[4], [0, 4], [0, 0, 4, 0]])
 def test_one_source_stands_everywhere(counts):
     interleave = Interleave.of(counts)
