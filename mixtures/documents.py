@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mixtures.errors import PlanError
 from tokenizer.columns import running_total
@@ -56,9 +57,26 @@ class Documents:
         return self._mapped(shard)
 
     def lengths(self, first: int, last: int) -> np.ndarray:
-        """Return the lengths of documents [first, last) in tokens (int32)."""
-        parts = [self.mapped(part.shard).lengths[part.first : part.last] for part in self.parts(first, last)]
-        return np.concatenate([np.empty(0, np.int32), *parts])
+        """Return the lengths of documents [first, last) in tokens (int32, at least 1 each)."""
+        lengths = [np.empty(0, np.int32)]
+        for part in self.parts(first, last):
+            shard = self.mapped(part.shard)
+            lengths.append(shard.lengths[part.first : part.last])
+            if lengths[-1].min() < 1:
+                raise PlanError(
+                    f"{shard.docs}: its index has documents without tokens\nhint: check it by `headrace verify`"
+                )
+        return np.concatenate(lengths)
+
+    def find(self, doc_id: bytes) -> int | None:
+        """Return the place of the document with this id, None where the manifest has none."""
+        name = doc_id.hex()
+        for number, shard in enumerate(self.manifest.shards):
+            if shard.documents and (shard.first_doc_id or "") <= name <= (shard.last_doc_id or ""):
+                ids = self.mapped(number).read_docs(0, shard.documents, ["doc_id"]).column("doc_id")
+                place = pc.index(ids, pa.scalar(doc_id, pa.binary(16))).as_py()
+                return int(self.bounds[number]) + place if place >= 0 else None
+        return None
 
     def read(self, first: int, last: int, columns: Sequence[str]) -> pa.Table:
         """Return these columns of the document tables for documents [first, last)."""

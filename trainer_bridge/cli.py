@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from trainer_bridge.stream import Stream
-    from trainer_bridge.trace import Seen
+    from trainer_bridge.trace import Seen, Sighting
 
 SHOWN = 40
 """Pieces that the table shows; a step of a large run has tens of thousands, `--json` gives them all."""
@@ -27,26 +27,36 @@ SHOWN_TEXT = 400
 @click.option(
     "--plan", "-p", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The plan of the run."
 )
-@click.option("--step", "-s", type=click.IntRange(0), required=True, help="The step, counted from 0.")
+@click.option("--step", "-s", type=click.IntRange(0), help="The step, counted from 0.")
 @click.option("--row", "-r", type=click.IntRange(0), help="One sequence of the step's global batch, counted from 0.")
 @click.option("--column", "-c", type=click.IntRange(0), help="One token of that sequence, counted from 0.")
+@click.option("--document", "-d", help="Instead of a step: a document's id; shows every step that sees it.")
 @click.option("--text", is_flag=True, help="Show the text that each piece decodes to (its begin and end).")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line for each piece, all of them.")
 @explained
-def trace(plan: Path, step: int, row: int | None, column: int | None, text: bool, as_json: bool) -> None:
-    """Show which documents a training step sees, and where the bytes of each lie.
+def trace(
+    plan: Path, step: int | None, row: int | None, column: int | None, document: str | None, text: bool, as_json: bool
+) -> None:
+    """Show which documents a training step sees and where the bytes of each lie, or which steps see a document.
 
     Computed from the plan: nothing was logged for it, and any step, past or to come, can be asked for. The command
     `headrace replay` reads an origin again and shows that the same tokens come out.
     """
+    if (step is None) == (document is None):
+        raise click.UsageError("give a --step, or a --document")
+    if document is not None and (text or row is not None or column is not None):
+        raise click.UsageError("--row, --column and --text belong to a --step")
     if column is not None and row is None:
         raise click.UsageError("--column is a place in a sequence: give its --row, too")
     from mixtures.plan import Plan
     from tokenizer.terminal import make_console
     from trainer_bridge.stream import Stream
-    from trainer_bridge.trace import trace_step
+    from trainer_bridge.trace import trace_document, trace_step
 
     stream = Stream(Plan.load(plan))
+    if step is None:
+        _show_sightings(trace_document(stream, str(document)), as_json, make_console())
+        return
     seen = list(trace_step(stream, step, row, column))
     if as_json:
         for piece in seen:
@@ -98,6 +108,23 @@ def _show_table(seen: list[Seen], console: Console) -> None:
             highlight=False,
             soft_wrap=True,
         )
+
+
+def _show_sightings(sightings: list[Sighting], as_json: bool, console: Console) -> None:
+    import dataclasses
+
+    from tokenizer.errors import visible
+    from tokenizer.terminal import make_table, numbers
+
+    if as_json:
+        for sighting in sightings:
+            click.echo(json.dumps(dataclasses.asdict(sighting), sort_keys=True))
+        return
+    table = make_table("source", "epoch>", "step>", "row>", "sequence>")
+    for sighting in sightings:
+        counts = (sighting.epoch, sighting.step, sighting.row, sighting.sequence)
+        table.add_row(visible(sighting.source), *numbers(*counts))
+    console.print(table if sightings else "no step sees it: it is held out, or longer than a sequence and never cut")
 
 
 def _show_text(stream: Stream, seen: list[Seen], console: Console, whole: bool) -> None:

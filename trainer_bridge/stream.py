@@ -87,9 +87,20 @@ class Stream:
         phase, start = self._within(first, count)
         yield from phase.places(start, count)
 
-    def manifest(self, source: str, manifest: int) -> Manifest:
-        """Return a source's manifest."""
-        return self._phases[0].documents(list(self.plan.sources).index(source), manifest).manifest
+    def positions(self, source: int, manifest: int, document: int) -> list[int]:
+        """Return every position of the run whose sequence holds a piece of a document, ascending: the way back."""
+        found: list[int] = []
+        for phase, begin in zip(self._phases, self._bounds, strict=False):
+            found += [int(begin) + place for place in phase.positions(source, manifest, document)]
+        return found
+
+    def step_of(self, position: int) -> tuple[int, int]:
+        """Return the step (over all phases) and the row of the sequence at a position."""
+        _, start = self._within(position, 1)
+        place = int(np.searchsorted(self._bounds, position, side="right")) - 1
+        before = sum(phase.steps for phase in self.plan.phases[:place])
+        step, row = divmod(start, self.plan.phases[place].global_batch)
+        return before + step, row
 
     def documents(self, source: int, manifest: int) -> Documents:
         """Return the documents that pieces of a batch count in."""
@@ -153,6 +164,10 @@ class _PhaseStream:
             epoch, inside = order.epoch_of(int(ordinal))
             yield Place(self._place, self._names[source], epoch, inside, manifest, window, sequence)
 
+    def positions(self, source: int, manifest: int, document: int) -> list[int]:
+        ordinals = self._sources[source].ordinals(manifest, document)
+        return sorted(self._interleave.position(source, ordinal) for ordinal in ordinals)
+
     def _locate(self, start: int, count: int) -> list[tuple[int, int, int, int]]:
         """Return (source, manifest, window of the manifest, sequence of the window) of each position."""
         sources, ordinals = self._interleave.locate(start, count)
@@ -172,6 +187,11 @@ class _SourceOrder:
 
     def __init__(self, plan: Plan, phase: Phase, name: str, part: Part) -> None:
         planned, inside = plan.sources[name], phase.sources[name]
+        if planned.reserved:
+            raise PlanError(
+                f"{plan.path}: sources.{name}.reserved: {planned.reserved} tokens are kept free for each document, and "
+                "this version has nothing to put there\nhint: use the version that made the plan"
+            )
         self._rule = PackingRule(phase.length, planned.reserved, planned.cut, plan.validation, part == "validation")
         self._key = (plan.seed, name, part)
         self._group = plan.windows.group
@@ -202,6 +222,20 @@ class _SourceOrder:
             windows[rows], sequences[rows] = self._order(epoch).locate(inside[rows])
         manifests = np.searchsorted(self._first_window, windows, side="right") - 1
         return manifests, windows - self._first_window[manifests], sequences
+
+    def ordinals(self, manifest: int, document: int) -> list[int]:
+        """Return the ordinals of this phase whose sequences hold a piece of a document (none if it is of another part)."""
+        window = int(np.searchsorted(self._bounds[manifest], document, side="right")) - 1
+        loaded, number = self.load(manifest, window), int(self._first_window[manifest]) + window
+        pieces = np.flatnonzero(loaded.packing.document == document - loaded.first)
+        sequences = np.searchsorted(loaded.packing.offsets, pieces, side="right") - 1
+        found = []
+        for epoch in range(self._start // self._unique, -(-(self._start + self.given) // self._unique)):
+            for sequence in sequences.tolist():
+                ordinal = epoch * self._unique + self._order(epoch).ordinal(number, sequence) - self._start
+                if 0 <= ordinal < self.given:
+                    found.append(ordinal)
+        return found
 
     def load(self, manifest: int, window: int) -> Window:
         """Read and pack a window. `PlanError` where it makes other sequences than the pack index says."""

@@ -7,6 +7,7 @@ yielded, so batches that were prefetched are made again after a resume.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -69,6 +70,15 @@ class StreamDataset(IterableDataset[StepBatch]):
 
 def make_loader(dataset: StreamDataset, workers: int) -> DataLoader[StepBatch]:
     """Return a loader that gives the steps in order, made ahead in `workers` processes (0: in this one, on demand)."""
-    # a fork server: kernels and threads of this process must not be forked into the workers
-    context = "forkserver" if workers else None
-    return DataLoader(dataset, batch_size=None, num_workers=workers, multiprocessing_context=context)
+    if not workers:
+        return DataLoader(dataset, batch_size=None)
+    # spawned, for kernels and threads of this process must not be forked into the workers
+    return DataLoader(
+        dataset, batch_size=None, num_workers=workers, multiprocessing_context="spawn", worker_init_fn=_outlive_signals
+    )
+
+
+def _outlive_signals(_worker: int) -> None:
+    """Let a worker live until the loader ends it: Ctrl-C reaches the whole group, and the step is to be finished."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

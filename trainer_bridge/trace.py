@@ -1,8 +1,9 @@
-"""From a step of a run back to documents and the bytes that they came from. Computed from the plan, never logged."""
+"""From a step of a run to documents and their bytes, and from a document to the steps: computed, never logged."""
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,40 @@ def _row(stream: Stream, batch: Batch, row: int, column: int | None) -> Iterator
                 origin={name: facts[name] for name in ORIGIN},
             )
         first = last
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sighting:
+    """A step (counted from 0) that sees a document, and the row of the global batch that it stands in."""
+
+    source: str
+    step: int
+    row: int
+    sequence: int
+    epoch: int
+
+
+def trace_document(stream: Stream, doc_id: str) -> list[Sighting]:
+    """Return every step of the run that sees a piece of the document with this id (32 hex digits), in order.
+
+    None at all: it is held out, or left out as too long. Raises `StreamError` where no source of the plan has it.
+    """
+    if not re.fullmatch("[0-9a-fA-F]{32}", doc_id):
+        raise StreamError(f"document {doc_id!r}: is no id of 32 hex digits\nhint: copy it from a trace or a table")
+    found, known = [], False
+    for number, (name, source) in enumerate(stream.plan.sources.items()):
+        for manifest in range(len(source.manifests)):
+            place = stream.documents(number, manifest).find(bytes.fromhex(doc_id))
+            if place is not None:
+                known = True
+                for position in stream.positions(number, manifest, place):
+                    [where] = stream.places(position, 1)
+                    found.append(Sighting(name, *stream.step_of(position), position, where.epoch))
+    if not known:
+        raise StreamError(
+            f"document {doc_id}: is in no source of the plan\nhint: `headrace explain` says what became of it"
+        )
+    return sorted(found, key=lambda sighting: sighting.sequence)
 
 
 def ids_of(stream: Stream, seen: Seen) -> np.ndarray:

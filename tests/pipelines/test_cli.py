@@ -22,10 +22,13 @@ OPTIONS = {
     "run": ["--output", "-o", "--workers", "-w", "--engine", "--limit", "--dry-run", "--help", "RECIPE"],
     "verify": ["--help", "OUTPUT"],
     "explain": ["--help", "OUTPUT", "DOC_ID"],
+    "train": ["--plan", "-p", "--output", "-o", "--steps", "-s", "--help", "CONFIG"],
+    "report": ["--output", "-o", "--help", "RUN_OR_PLAN"],
     "replay": ["--json", "--help", "OUTPUT", "DOC_ID"],
     "mix": ["--output", "-o", "--workers", "-w", "--help", "MIXTURE"],
     "trace": [
-        *("--plan", "-p", "--step", "-s", "--row", "-r", "--column", "-c", "--text", "--json", "--help"),
+        *("--plan", "-p", "--step", "-s", "--row", "-r", "--column", "-c"),
+        *("--document", "-d", "--text", "--json", "--help"),
         "replay",
     ],
 }

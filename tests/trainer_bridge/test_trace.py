@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from mixtures.plan import Plan
 from tokenizer.decode import decode
 from trainer_bridge.errors import StreamError
 from trainer_bridge.stream import Stream
-from trainer_bridge.trace import ids_of, trace_step
+from trainer_bridge.trace import ids_of, trace_document, trace_step
+
+FRACTIONS = {"text": {"epochs": "3/2"}, "code": {"epochs": 2}, "instructions": {"epochs": 1, "cut": "never"}}
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +65,38 @@ def test_one_row_and_one_column(stream):
         list(trace_step(stream, 3, 0, 64))
 
 
+def test_a_document_back_to_its_steps(tmp_path):
+    """The inverse of all traces, for every document: brute force over the whole run."""
+    plan = Plan.load(made_plan(tmp_path, global_batch=5, validation={"share": "1/10"}, classes=FRACTIONS))
+    stream, expected = Stream(plan), defaultdict(list)
+    for step in range(plan.steps):
+        for seen in trace_step(stream, step):
+            if (step, seen.row) not in expected[seen.doc_id]:
+                expected[seen.doc_id].append((step, seen.row))
+    nothing = 0
+    for source in range(3):
+        documents = stream.documents(source, 0)
+        for doc_id in documents.read(0, len(documents), ["doc_id"]).column("doc_id").to_pylist():
+            sightings = trace_document(stream, doc_id.hex())
+            assert [(sighting.step, sighting.row) for sighting in sightings] == expected[doc_id.hex()]
+            nothing += not sightings
+    assert nothing > 10
+    with pytest.raises(StreamError, match="is in no source of the plan"):
+        trace_document(stream, "0" * 32)
+    with pytest.raises(StreamError, match="is no id of 32 hex digits"):
+        trace_document(stream, "abc")
+
+
+def test_the_command_for_a_document(plan, stream):
+    seen = next(trace_step(stream, 2))
+    lines = call("trace", "-p", plan.path, "--document", seen.doc_id, "--json").output.splitlines()
+    sightings = trace_document(stream, seen.doc_id)
+    assert [json.loads(line)["step"] for line in lines] == [sighting.step for sighting in sightings]
+    assert 2 in [sighting.step for sighting in sightings]
+    shown = call("trace", "-p", plan.path, "-d", seen.doc_id).output.splitlines()[2:]
+    assert [int(line.split("│")[-1]) for line in shown] == [sighting.sequence for sighting in sightings]
+
+
 def test_the_command(plan, stream):
     lines = [json.loads(line) for line in call("trace", "--plan", plan.path, "--step", 2, "--json").output.splitlines()]
     seen = list(trace_step(stream, 2))
@@ -83,6 +118,8 @@ def test_the_command(plan, stream):
     [
         (["--step", 100_000], 1, "Error: step: the plan has"),
         (["--step", 1, "--column", 3], 2, "--column is a place in a sequence: give its --row"),
+        ([], 2, "give a --step, or a --document"),
+        (["--document", "00", "--row", 1], 2, "--row, --column and --text belong to a --step"),
         (["--step", -1], 2, "-1 is not in the range x>=0"),
         (["--step", 1, "--row", 9], 1, "Error: row 9: step 1 has 5 sequences"),
     ],
