@@ -224,7 +224,7 @@ class _SourceOrder:
         return manifests, windows - self._first_window[manifests], sequences
 
     def ordinals(self, manifest: int, document: int) -> list[int]:
-        """Return the ordinals of this phase whose sequences hold a piece of a document (none if it is of another part)."""
+        """Return the ordinals of this phase that hold a piece of a document; none if it is of another part."""
         window = int(np.searchsorted(self._bounds[manifest], document, side="right")) - 1
         loaded, number = self.load(manifest, window), int(self._first_window[manifest]) + window
         pieces = np.flatnonzero(loaded.packing.document == document - loaded.first)

@@ -1,7 +1,7 @@
 """Checkpoints: a folder is one only if its `checkpoint.json` names every file with its hash, and every hash is right.
 
 Files are written and flushed under another name, then `checkpoint.json`, then the folder gets its own name. Nothing
-points to "the latest": the newest folder that verifies is. Older ones are removed only after the new one has verified.
+points to "the latest": the newest folder that verifies is. Older ones are removed only while enough newer ones verify.
 Loading trusts nothing: hashes first, then tensors alone (`weights_only`), then names and shapes.
 """
 
@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from tokenizer.strict_json import JsonError, canonical, read, take
-from trainer_bridge.errors import CheckpointError
+from trainer_bridge.errors import CheckpointError, StateMismatch
 from trainer_bridge.moe.model import Decoder
 from trainer_bridge.state import StreamState
 
@@ -27,6 +27,8 @@ FORMAT = "headrace-checkpoint"
 VERSION = 1
 MARKER = "checkpoint.json"
 PARTS = ("model.pt", "optimizer.pt")
+TRAINING_ONLY = ("aux_weight", "z_weight", "init_std")
+"""What a model's configuration says about training and not about the model: it may change on the way."""
 _NAME = re.compile(r"step-(\d{8})")
 
 
@@ -36,15 +38,23 @@ class Checkpoint:
 
     path: Path
     step: int
+    digest: str
+    """Of the step's data: what the stream must still give."""
     state: StreamState
     model: dict[str, Any]
-    """The model's configuration; numbers that are not whole are text."""
+    """The model's configuration but for `TRAINING_ONLY`; numbers that are not whole are text."""
 
 
 def save_checkpoint(
-    folder: Path, step: int, state: StreamState, model: Decoder, optimizer: torch.optim.Optimizer, keep: int
+    folder: Path,
+    step: int,
+    digest: str,
+    state: StreamState,
+    model: Decoder,
+    optimizer: torch.optim.Optimizer,
+    keep: int,
 ) -> Checkpoint:
-    """Write a checkpoint into `folder`, verify it, and remove all but the last `keep` (and what was left unfinished).
+    """Write a checkpoint into `folder`, verify it, and remove what is older than the last `keep` or unfinished.
 
     Raises `CheckpointError` where it cannot be written or does not verify; what stood before stays.
     """
@@ -58,28 +68,37 @@ def save_checkpoint(
                 torch.save(part, file)
                 _flush(file)
         with (attempt / MARKER).open("w", encoding="ascii") as file:
-            file.write(_marker(attempt, step, state, model))
+            file.write(_marker(attempt, step, digest, state, model))
             _flush(file)
-        shutil.rmtree(path, ignore_errors=True)  # of an earlier run that went further, and was damaged
+        _flush_folder(attempt)
+        shutil.rmtree(path, ignore_errors=True)  # damaged, or the run would have gone on from it
         attempt.rename(path)
         _flush_folder(folder)
-    except OSError as error:
-        raise CheckpointError(f"{path}: {error.strerror}\nhint: free space, then run the same command again") from error
+    except (OSError, RuntimeError) as error:  # torch.save says a full disk in either way
+        shutil.rmtree(attempt, ignore_errors=True)
+        raise CheckpointError(
+            f"{path}: cannot be written ({error})\nhint: make room, then run the same command again; it goes on from "
+            "the checkpoint before"
+        ) from error
     checkpoint = verify_checkpoint(path)
     _remove_old(folder, keep)
     return checkpoint
 
 
-def _marker(folder: Path, step: int, state: StreamState, model: Decoder) -> str:
+def _marker(folder: Path, step: int, digest: str, state: StreamState, model: Decoder) -> str:
     files = {name: {"bytes": (folder / name).stat().st_size, "sha256": _sha256(folder / name)} for name in PARTS}
-    data = {"format": FORMAT, "version": VERSION, "step": step, "state": state.to_json(), "files": files}
-    return canonical(data | {"model": plain_config(model)})
+    data = {"format": FORMAT, "version": VERSION, "step": step, "digest": digest, "state": state.to_json()}
+    return canonical(data | {"files": files, "model": plain_config(model)})
 
 
 def plain_config(model: Decoder) -> dict[str, Any]:
-    """Return a model's configuration as it stands in a checkpoint."""
+    """Return a model's configuration as it stands in a checkpoint: what the weights mean something for."""
     config = dataclasses.asdict(model.config)
-    return {name: value if isinstance(value, int) else repr(value) for name, value in config.items()}
+    return {
+        name: value if isinstance(value, int) else repr(value)
+        for name, value in config.items()
+        if name not in TRAINING_ONLY
+    }
 
 
 def verify_checkpoint(path: Path) -> Checkpoint:
@@ -87,18 +106,19 @@ def verify_checkpoint(path: Path) -> Checkpoint:
     try:
         data = read(path / MARKER)
         take(data, str(path / MARKER), format=FORMAT, version=VERSION)
-        files, step, config = data["files"], data["step"], data["model"]
+        files, step, digest, config = (data[name] for name in ("files", "step", "digest", "model"))
         state = StreamState.from_json(data["state"])
-        if type(step) is not int or not isinstance(config, dict) or set(files) != set(PARTS):
+        named = type(step) is int and path.name == f"step-{step:08d}" and isinstance(digest, str)
+        if not named or not isinstance(config, dict) or set(files) != set(PARTS):
             raise CheckpointError(f"{path / MARKER}: is of another shape\nhint: use the version that made it")
         for name in PARTS:
             if _sha256(path / name) != files[name]["sha256"]:
                 raise CheckpointError(f"{path / name}: its hash is not that of {MARKER}: it is damaged or unfinished")
-    except (JsonError, KeyError, TypeError) as error:
+    except (JsonError, StateMismatch, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: is no finished checkpoint ({error})") from error
     except OSError as error:
         raise CheckpointError(f"{error.filename}: {error.strerror}: the checkpoint is unfinished") from error
-    return Checkpoint(path, step, state, config)
+    return Checkpoint(path, step, digest, state, config)
 
 
 def newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
@@ -121,14 +141,27 @@ def load_checkpoint(checkpoint: Checkpoint, model: Decoder, optimizer: torch.opt
         raise CheckpointError(
             f"{checkpoint.path}: is of another model: {found}\nhint: train it in another folder, or set these back"
         )
-    parts = [_load(checkpoint.path / name) for name in PARTS]
+    weights, moments = (_load(checkpoint.path / name) for name in PARTS)
     try:
-        model.load_state_dict(parts[0])
-        optimizer.load_state_dict(parts[1])
-    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        model.load_state_dict(weights)
+        # rates, betas and decay are the configuration's to say, and not the checkpoint's
+        optimizer.load_state_dict({"state": moments["state"], "param_groups": optimizer.state_dict()["param_groups"]})
+        _check_moments(optimizer)
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise CheckpointError(
             f"{checkpoint.path}: its tensors do not fit the model ({error})\nhint: remove it; the one before is used"
         ) from error
+
+
+def _check_moments(optimizer: torch.optim.Optimizer) -> None:
+    """`ValueError` unless every parameter has moments of its own shape."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            state = optimizer.state[parameter]
+            shapes = {name: tuple(value.shape) for name, value in state.items()}
+            expected = {"step": (), "exp_avg": tuple(parameter.shape), "exp_avg_sq": tuple(parameter.shape)}
+            if shapes != expected:
+                raise ValueError(f"moments of the shapes {shapes}, expected {expected}")
 
 
 def _load(path: Path) -> Any:
@@ -141,6 +174,14 @@ def _load(path: Path) -> Any:
         ) from error
 
 
+def _verifies(path: Path) -> bool:
+    try:
+        verify_checkpoint(path)
+    except CheckpointError:
+        return False
+    return True
+
+
 def _folders(folder: Path) -> list[Path]:
     """Return the checkpoints' folders by step."""
     found = folder.iterdir() if folder.is_dir() else ()
@@ -148,8 +189,13 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _remove_old(folder: Path, keep: int) -> None:
-    for path in _folders(folder)[:-keep]:
-        shutil.rmtree(path, ignore_errors=True)
+    """Remove what is older than the `keep` newest that verify; newer ones that do not are left to be looked at."""
+    found = 0
+    for path in reversed(_folders(folder)):
+        if found == keep:
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            found += _verifies(path)
     for path in folder.glob(".step-*"):
         shutil.rmtree(path, ignore_errors=True)
 

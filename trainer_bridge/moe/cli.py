@@ -8,6 +8,9 @@ import click
 
 from tokenizer.errors import explained
 
+NEEDED = ("torch", "tensorboard")
+"""What a trainer needs and the rest of the program does not."""
+
 
 @click.command()
 @click.argument("config", type=click.Path(dir_okay=False, path_type=Path))
@@ -35,10 +38,17 @@ def train(config: Path, plan: Path, output: Path, steps: int | None) -> None:
     from mixtures.plan import Plan
     from tokenizer.errors import visible
     from tokenizer.terminal import make_console
-    from trainer_bridge.moe.panel import show_training
-    from trainer_bridge.moe.ranks import join_ranks
     from trainer_bridge.moe.settings import load_settings
-    from trainer_bridge.moe.train import train as train_on
+
+    try:
+        from trainer_bridge.moe.panel import show_training
+        from trainer_bridge.moe.ranks import join_ranks
+        from trainer_bridge.moe.train import train as train_on
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in NEEDED:
+            raise
+        raise click.ClickException(f"{package}: is not installed\nhint: pip install 'headrace[train]'") from error
 
     settings, loaded, console = load_settings(config), Plan.load(plan), make_console()
     last = min(steps or loaded.steps, settings.steps or loaded.steps)

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from mixtures.plan import Plan
-from trainer_bridge.batch import Batch
-from trainer_bridge.moe.loss import FULL_WEIGHT, weighted_cross_entropy
+from trainer_bridge.batch import FULL_WEIGHT, Batch
+from trainer_bridge.moe.loss import weighted_cross_entropy
 from trainer_bridge.moe.model import Decoder
 from trainer_bridge.stream import Stream
 
@@ -18,6 +18,28 @@ MAX_COUNTED = 1 << 27
 
 ROWS = 64
 """Sequences read at once while counting."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Evaluator:
+    """Evaluates a model on the same held-out sequences every time; `unigram` is the loss to beat there."""
+
+    plan: Plan
+    batch: Batch
+    micro_batch: int
+    unigram: float
+
+    @classmethod
+    def of(cls, plan: Plan, sequences: int, micro_batch: int) -> Evaluator | None:
+        """Take the first so many held-out sequences of a plan; None where none bears loss."""
+        batch = held_out(plan, sequences)
+        if batch is None or not batch.weights.any():
+            return None
+        return cls(plan, batch, micro_batch, unigram_loss(count_targets(plan), batch))
+
+    def evaluate(self, model: Decoder) -> Evaluation:
+        """Return the model's loss."""
+        return evaluate(model, self.plan, self.batch, self.micro_batch)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,10 +69,12 @@ def evaluate(model: Decoder, plan: Plan, batch: Batch, micro_batch: int) -> Eval
         for first in range(0, len(batch), micro_batch):
             tokens, positions, segments, labels, weights = (tensor[first : first + micro_batch] for tensor in tensors)
             hidden = model(tokens, positions, segments).hidden_BTD
-            for row in range(len(hidden)):
-                loss = weighted_cross_entropy(hidden[row : row + 1], model.output, labels[row].long(), weights[row])
-                nll[sources[first + row]] += loss.nll.item()
-                weight[sources[first + row]] += loss.weight.item()
+            of_rows = sources[first : first + micro_batch]
+            for source in np.unique(of_rows):
+                rows = torch.from_numpy(of_rows == source)
+                loss = weighted_cross_entropy(hidden[rows], model.output, labels[rows].long(), weights[rows])
+                nll[source] += loss.nll.item()
+                weight[source] += loss.weight.item()
     by_source = {name: nll[place] / weight[place] for place, name in enumerate(names) if weight[place]}
     return Evaluation(float(nll.sum() / weight.sum()), int((batch.weights > 0).sum()), by_source)
 

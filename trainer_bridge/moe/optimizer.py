@@ -15,7 +15,8 @@ def make_optimizer(model: Decoder, settings: OptimizerSettings) -> torch.optim.A
 
     Neither on norms nor on the embedding, whose rare rows it would shrink without their ever being asked for.
     """
-    decayed, others = [], []
+    decayed: list[torch.nn.Parameter] = []
+    others: list[torch.nn.Parameter] = []
     for name, parameter in model.named_parameters():
         (others if parameter.ndim < 2 or name == "embedding" else decayed).append(parameter)
     groups = [

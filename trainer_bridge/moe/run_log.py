@@ -70,20 +70,14 @@ class EvaluationMetrics:
 
 
 class RunLog:
-    """Appends to the logs of a run's folder; a context manager. `after` is the step that is gone on from (0: none).
+    """Appends to the logs of a run's folder; a context manager. `after` is the step that is gone on from (0: none)."""
 
-    Of several ranks one `writes`; the others' logs do nothing.
-    """
-
-    def __init__(self, folder: Path, after: int, writes: bool = True) -> None:
-        self._writes = writes
-        if not writes:
-            return
-        path = folder / METRICS_FILE
+    def __init__(self, folder: Path, after: int) -> None:
+        self._path = folder / METRICS_FILE
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            _cut_after(path, after)
-            self._file = path.open("a", encoding="ascii")
+            _cut_after(self._path, after)
+            self._file = self._path.open("a", encoding="ascii")
         except OSError as error:
             raise TrainingError(f"{error.filename}: {error.strerror}\nhint: name another --output") from error
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=after + 1)
@@ -96,18 +90,14 @@ class RunLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Write out what is left and close."""
-        if not self._writes:
-            return
         self._file.close()
         self._board.close()
 
-    def add_step(self, metrics: StepMetrics) -> None:
-        """Write one step."""
-        if not self._writes:
-            return
+    def add_step(self, metrics: StepMetrics, alarms: tuple[str, ...] = ()) -> None:
+        """Write one step, and what it gave warning of."""
         data = dataclasses.asdict(metrics) | {"load_min": metrics.load_min, "load_max": metrics.load_max}
         data["loads"] = [[round(load, 4) for load in layer] for layer in metrics.loads]
-        self._add("step", data)
+        self._add("step", data | ({"alarms": alarms} if alarms else {}))
         for name in ("loss", "aux_loss", "z_loss", "gradient_norm", "learning_rate", "load_min", "load_max"):
             self._board.add_scalar(f"training/{name}", data[name], metrics.step)
 
@@ -120,38 +110,32 @@ class RunLog:
             self._board.add_scalar(f"validation/loss of {name}", loss, metrics.step)
 
     def _add(self, kind: str, data: dict[str, Any]) -> None:
-        self._file.write(json.dumps({"kind": kind, **data}) + "\n")
-        self._file.flush()
-
-
-def logged_digest(folder: Path, step: int) -> str | None:
-    """Return the digest of a step's data as it was logged, None where there is no such line."""
-    path = folder / METRICS_FILE
-    if path.exists():
-        for line in path.read_text(encoding="ascii", errors="replace").splitlines():
-            if f'"step": {step},' in line and '"kind": "step"' in line:
-                try:
-                    return str(json.loads(line)["digest"])
-                except (ValueError, KeyError):
-                    continue
-    return None
+        try:
+            self._file.write(json.dumps({"kind": kind, **data}) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise TrainingError(
+                f"{self._path}: {error.strerror}\nhint: mend that and run the same command again"
+            ) from error
 
 
 def _cut_after(path: Path, after: int) -> None:
-    """Rewrite the log without the lines of later steps and without a torn one; not there is nothing to do."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="ascii", errors="replace").splitlines():
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(entry, dict) and isinstance(entry.get("step"), int) and entry["step"] <= after:
-            kept.append(line + "\n")
+    """Rewrite the log without the lines of later steps and without a torn one; a run from the start begins it anew."""
+    lines = path.read_text(encoding="ascii", errors="replace").splitlines() if after and path.exists() else []
+    kept = [line + "\n" for line in lines if 0 <= _step_of(line) <= after]
     attempt = path.with_name(f".{path.name}.{os.getpid()}")
-    attempt.write_text("".join(kept), encoding="ascii", errors="replace")
+    attempt.write_text("".join(kept), encoding="ascii")
     attempt.replace(path)
+
+
+def _step_of(line: str) -> int:
+    """Return the step of a line of the log, -1 if it is none (torn, or written over)."""
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return -1
+    step = entry.get("step") if isinstance(entry, dict) else None
+    return step if isinstance(step, int) and line.isascii() else -1
 
 
 def write_run_file(folder: Path, plan: Plan, settings: TrainingSettings, config: ModelConfig) -> None:
@@ -160,11 +144,14 @@ def write_run_file(folder: Path, plan: Plan, settings: TrainingSettings, config:
     data = {
         "format": FORMAT,
         "version": VERSION,
-        "plan": os.path.relpath(plan.path.absolute(), folder.absolute()),
+        "plan": os.path.relpath(plan.path.parent.resolve() / plan.path.name, folder.resolve()),
         "fingerprint": plan.fingerprint,
         "config": dataclasses.asdict(settings),
         "parameters": {"total": config.total_parameters, "active": config.active_parameters},
     }
     attempt = folder / f".{RUN_FILE}.{os.getpid()}"
-    attempt.write_text(json.dumps(data, sort_keys=True, indent=2) + "\n", encoding="utf-8")
-    attempt.replace(folder / RUN_FILE)
+    try:
+        attempt.write_text(json.dumps(data, sort_keys=True, indent=2) + "\n", encoding="utf-8")
+        attempt.replace(folder / RUN_FILE)
+    except OSError as error:
+        raise TrainingError(f"{folder / RUN_FILE}: {error.strerror}\nhint: name another --output") from error

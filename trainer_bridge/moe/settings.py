@@ -4,7 +4,7 @@
 model: {layers: 4, d_model: 128, heads: 4, head_dim: 32, d_ff: 256}
 optimizer: {learning_rate: 0.003, warmup_steps: 20}
 steps: 300              # what the learning rate decays over; all steps of the plan if not given
-micro_batch: 4          # sequences a forward pass: what memory allows, the result differs by rounding only
+micro_batch: 4          # sequences a forward pass: what memory allows; the experts' load is balanced within it
 ```
 """
 
@@ -60,9 +60,11 @@ class OptimizerSettings:
         for name in ("learning_rate", "gradient_clip"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} {getattr(self, name)}: allowed are numbers above 0")
-        for name in ("beta1", "beta2", "final_share"):
-            if not 0 <= getattr(self, name) <= (1 if name == "final_share" else 0.9999999):
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)}: allowed are numbers from 0, below 1")
+        if not 0 <= self.final_share <= 1:
+            raise ValueError(f"final_share {self.final_share}: allowed are numbers from 0 to 1")
         if self.warmup_steps < 0 or self.weight_decay < 0:
             raise ValueError(f"warmup_steps {self.warmup_steps}, weight_decay {self.weight_decay}: allowed from 0 up")
 
@@ -82,10 +84,12 @@ class TrainingSettings:
     checkpoint_every: int = 100
     keep_checkpoints: int = 2
     loader_workers: int = 1
+    threads: int | None = None
+    """Of this process; PyTorch's own choice if not given. The last bits of the weights depend on it."""
 
     def __post_init__(self) -> None:
         """Refuse counts that are none."""
-        for name in ("steps", "micro_batch", "evaluate_every", "evaluate_sequences", "checkpoint_every"):
+        for name in ("steps", "micro_batch", "evaluate_every", "evaluate_sequences", "checkpoint_every", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} {value}: allowed are whole numbers from 1 on")
