@@ -150,7 +150,7 @@ def test_other_keys_give_another_order():
     assert len(orders) == 200
 
 
-@pytest.mark.parametrize("size", [3, 5, 13, 16, 37])
+@pytest.mark.parametrize("size", [3, 5, 16, 17, 37])
 def test_places_are_uniform(size):
     """Over 4,000 keys every (place, value) is about as frequent: chi-square within six deviations of its mean."""
     counts = np.zeros((size, size))
