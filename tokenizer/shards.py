@@ -341,8 +341,9 @@ class MappedShard:
     def open(cls, prefix: Path) -> MappedShard:
         """Map the files `prefix` + suffix of a shard that has documents; `ShardError` where sizes do not fit."""
         file = _file(prefix, "idx")
+        size = _size(file)
         with file.open("rb") as stream:
-            count = _read_count(stream, file)
+            count = _read_count(stream, file, size)
         if not count:
             raise ShardError(f"{file}: has no documents, nothing can be mapped")
         index = np.memmap(file, np.uint8, "r", _HEADER.size)
@@ -469,9 +470,8 @@ def _map_tokens(file: Path, tokens: int) -> np.ndarray:
     return np.memmap(file, "<i4", "r") if size else np.empty(0, "<i4")
 
 
-def _read_count(stream: BinaryIO, file: Path) -> int:
-    """Read the header of an index and return the number of documents; `ShardError` unless the file fits it."""
-    size = _size(file)
+def _read_count(stream: BinaryIO, file: Path, size: int) -> int:
+    """Read the header of an index of `size` bytes; return the number of documents, `ShardError` where it does not fit."""
     header = stream.read(_HEADER.size)
     if len(header) < _HEADER.size:
         raise ShardError(f"{file}: {size} bytes, too short for an index")
@@ -486,8 +486,9 @@ def _read_count(stream: BinaryIO, file: Path) -> int:
 
 def _read_index(file: Path) -> np.ndarray:
     """Return the documents' lengths (int32); `ShardError` unless every byte of the index is what it must be."""
+    size = _size(file)
     with file.open("rb") as stream:
-        count = _read_count(stream, file)
+        count = _read_count(stream, file, size)
         body = stream.read()
     lengths = np.frombuffer(body, "<i4", count).copy()
     if (lengths < 1).any() or body != b"".join(list(_index_parts(lengths))[1:]):

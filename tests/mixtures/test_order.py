@@ -26,6 +26,8 @@ from mixtures.order import (
 
 MASK = (1 << 64) - 1
 TOKENS = 13 * 10**12
+FARTHEST = Fraction(168, 100)
+"""No source is as far from its share: half the sum of the reciprocal Fibonacci numbers (see `Interleave`)."""
 
 # Frozen: another value here is another order of every run. Made by the integers of this file, not by the kernels.
 FROZEN_KEYS = [
@@ -287,9 +289,29 @@ def test_every_item_once_in_order_and_near_its_share_at_every_prefix(counts):
     dealt = (sources[:, None] == np.arange(len(counts))).cumsum(axis=0)
     assert dealt[-1].tolist() == counts
     assert np.array_equal(dealt[np.arange(total), sources] - 1, ordinals)
-    # |had - i n / N| <= 3/2, in integers
+    # |had - i n / N| in units of 1 / N
     share = np.arange(1, total + 1)[:, None] * np.array(counts)
-    assert (2 * np.abs(dealt * total - share)).max() <= 3 * total
+    assert int(np.abs(dealt * total - share).max()) < FARTHEST * total
+
+
+@pytest.mark.parametrize(
+    ("counts", "source", "farthest"),
+    [
+        ([1, 101, 102, 109, 222, 333, 542], 1, 1.5113),
+        ([10, 716, 738, 741, 1467, 2240, 3679, 6201], 1, 1.5415),
+        ([22, 4122, 4148, 4205, 8373, 12542, 21683, 34661], 1, 1.5563),
+    ],
+)
+def test_the_farthest_from_a_share(counts, source, farthest):
+    """Sources like Fibonacci's numbers, the deepest tree: every split on the way down can round the same way."""
+    total = sum(counts)
+    owners = Interleave.of(counts).locate(0, total)[0]
+    deviation = np.abs((owners == source).cumsum() * total - np.arange(1, total + 1) * counts[source])
+    place = int(deviation.argmax())
+    assert deviation[place] / total == pytest.approx(farthest, abs=1e-4)
+    by_hand = had(huffman(counts), place + 1, len(counts))[source]
+    assert abs(by_hand - Fraction((place + 1) * counts[source], total)) == Fraction(int(deviation[place]), total)
+    assert Fraction(int(deviation[place]), total) < FARTHEST
 
 
 @settings(deadline=None)
@@ -333,7 +355,7 @@ def test_huge_totals_are_exact(counts, shares):
         source = next(k for k in range(len(counts)) if after[k] > before[k])
         assert [int(part[0]) for part in interleave.locate(i, 1)] == [source, before[source]]
         assert interleave.position(source, before[source]) == i
-        assert all(abs(own - Fraction(i * n, total)) <= 1.5 for own, n in zip(before, counts, strict=True))
+        assert all(abs(own - Fraction(i * n, total)) < FARTHEST for own, n in zip(before, counts, strict=True))
 
 
 @settings(deadline=None)

@@ -7,6 +7,7 @@ was not, bit for bit: they depend on the seed, the settings and the plan, and no
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import hashlib
 import math
 import time
@@ -75,7 +76,8 @@ def train(
     `show` is given the metrics, on the first rank. SIGINT or SIGTERM lets the step finish, saves and returns; only the
     main thread hears them. Raises `TrainingError`, `CheckpointError` and `StateMismatch`.
     """
-    with reproducible(settings.threads), stop_on_signals() as stop:
+    alone = locked(folder) if ranks.first else nullcontext()
+    with alone, reproducible(settings.threads), stop_on_signals() as stop:
         run = _open_run(settings, plan, folder, ranks, say)
         last = min(run.steps, until or run.steps)
         if run.step >= last:
@@ -116,6 +118,24 @@ def take_step(run: Run, batch: StepBatch) -> StepMetrics:
         seconds=time.monotonic() - started,
         **dataclasses.asdict(result),
     )
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a run's folder; `TrainingError` where another process trains in it, or it cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise TrainingError(f"{error.filename}: {error.strerror}\nhint: name another --output") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise TrainingError(
+                f"{folder}: another process is training in it\nhint: wait for it, stop it, or name another --output"
+            ) from error
+        yield
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from trainer_bridge.moe.panel import Metrics
 from trainer_bridge.moe.ranks import Ranks
 from trainer_bridge.moe.run_log import StepMetrics
 from trainer_bridge.moe.settings import ModelSettings, OptimizerSettings, TrainingSettings
-from trainer_bridge.moe.train import Run, take_step, train
+from trainer_bridge.moe.train import Run, locked, take_step, train
 from trainer_bridge.torch_data import StreamDataset
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -227,6 +227,17 @@ def test_what_does_not_fit_is_refused(plan, whole, tmp_path):
     with pytest.raises(StateMismatch, match=f"the state belongs to plan {plan.fingerprint}"):
         call(other, folder)
     assert logged(folder) == logged(whole[0]), "a refused call changes nothing"
+
+
+def test_two_at_once_are_refused(tmp_path):
+    said = pytest.raises(TrainingError, match="run: another process is training in it")
+    with locked(tmp_path / "run"), said, locked(tmp_path / "run"):
+        pass
+    with locked(tmp_path / "run"):
+        pass
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TrainingError, match="hint: name another --output"), locked(tmp_path / "file"):
+        pass
 
 
 def test_data_that_changed_is_refused(plan, whole, tmp_path):
