@@ -471,7 +471,7 @@ def _map_tokens(file: Path, tokens: int) -> np.ndarray:
 
 
 def _read_count(stream: BinaryIO, file: Path, size: int) -> int:
-    """Read the header of an index of `size` bytes; return the number of documents, `ShardError` where it does not fit."""
+    """Read the header of an index of `size` bytes; return how many documents; `ShardError` where it does not fit."""
     header = stream.read(_HEADER.size)
     if len(header) < _HEADER.size:
         raise ShardError(f"{file}: {size} bytes, too short for an index")
