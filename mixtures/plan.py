@@ -149,6 +149,10 @@ class Phase:
     steps: int
     sources: dict[str, PhaseSource]
 
+    def __post_init__(self) -> None:
+        """Bring the sources into the order of their names, which is theirs in the file: ties go by it."""
+        object.__setattr__(self, "sources", dict(sorted(self.sources.items())))
+
     @property
     def padding(self) -> int:
         """Tokens of padding inside the sequences that are planned (exact for whole epochs)."""
@@ -170,6 +174,10 @@ class Plan:
     phases: tuple[Phase, ...]
     path: Path | None = dataclasses.field(default=None, compare=False)
     """Where it was loaded from; not part of the data."""
+
+    def __post_init__(self) -> None:
+        """Bring the sources into the order of their names, which is theirs in the file: ties go by it."""
+        object.__setattr__(self, "sources", dict(sorted(self.sources.items())))
 
     @classmethod
     def load(cls, path: Path) -> Plan:

@@ -13,10 +13,11 @@ from plans import made_documents, made_plan, write_mixture, write_planned, write
 from mixtures.errors import MixtureError, PlanError
 from mixtures.mixture import load_mixture
 from mixtures.plan import Plan, planned_sequences
-from mixtures.planner import plan_mixture
+from mixtures.planner import plan_mixture, write_plan
 from tokenizer.encodings import O200K_BASE
 from tokenizer.manifest import Manifest, Tokenizer
 from tokenizer.strict_json import JsonError
+from trainer_bridge.stream import Stream
 
 
 def write_source(folder, name="web", lengths=(10, 20, 30, 64, 100), **options):
@@ -76,6 +77,18 @@ def test_the_fingerprint_is_of_the_data(tmp_path):
         {"windows": dataclasses.replace(plan.windows, group=9)},
     ):
         assert dataclasses.replace(plan, **change).fingerprint != plan.fingerprint
+
+
+def test_a_plan_in_memory_is_the_one_in_the_file(tmp_path):
+    """Sources that are equal in everything, written in another order than their names': ties must go the same way."""
+    sources = {name: (write_source(tmp_path, name), "text") for name in ("zebra", "bear", "ant")}
+    planned = plan_mixture(load_mixture(write_mixture(tmp_path, sources)), tmp_path / "plan.json", 1, lambda *_: None)
+    write_plan(planned)
+    loaded = Plan.load(tmp_path / "plan.json")
+    assert list(planned.sources) == list(loaded.sources) == list(planned.phases[0].sources) == ["ant", "bear", "zebra"]
+    assert planned.to_json() == loaded.to_json()
+    one, two = (Stream(plan) for plan in (planned, loaded))
+    assert one.batch(0, len(one)).digests() == two.batch(0, len(two)).digests()
 
 
 @pytest.mark.parametrize(

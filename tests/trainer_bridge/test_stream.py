@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections import Counter, defaultdict
 from fractions import Fraction
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from plans import made_documents, made_plan, write_mixture, write_planned, write_tokens
 
 from mixtures.errors import PlanError
-from mixtures.plan import Plan
+from mixtures.plan import Account, Plan
 from tokenizer.encodings import CL100K_BASE
 from tokenizer.manifest import Manifest
 from trainer_bridge.batch import IGNORED, Batch
@@ -262,3 +263,41 @@ def test_random_mixtures_are_exact(tmp_path_factory, data):
     for source, count in enumerate(counts):
         prefix = np.cumsum(given_sources == source) - np.arange(1, len(batch) + 1) * count / len(batch)
         assert np.abs(prefix).max() <= 1.5
+
+
+def test_phases_draw_on_one_account(plan):
+    """Cut in two phases, by hand, each source goes on in the second where the first left it."""
+    phase = plan.phases[0]
+    half = {name: source.sequences // 3 for name, source in phase.sources.items()}
+    first = {name: dataclasses.replace(source, sequences=half[name]) for name, source in phase.sources.items()}
+    second = {
+        name: dataclasses.replace(
+            source,
+            start=Account(*divmod(half[name], source.unique.sequences)),
+            sequences=source.sequences - half[name],
+        )
+        for name, source in phase.sources.items()
+    }
+    phases = []
+    for sources, batch in ((first, 20), (second, 7)):
+        total = sum(source.sequences for source in sources.values())
+        counts = {"sequences": total, "steps": -(-total // batch), "global_batch": batch}
+        phases.append(dataclasses.replace(phase, sources=sources, **counts))
+    both = dataclasses.replace(plan, phases=tuple(phases), path=plan.path.with_name("both.json"))
+    both.path.write_text(both.to_json())
+    stream, whole = Stream(Plan.load(both.path)), Stream(plan)
+    assert (len(stream), both.sequences) == (len(whole), plan.sequences)
+    orders = []
+    parts = [(0, phases[0].sequences), (phases[0].sequences, phases[1].sequences)]
+    for some, ranges in ((whole, [(0, plan.sequences)]), (stream, parts)):
+        order = defaultdict(list)
+        for begin, count in ranges:
+            for place, digest in zip(some.places(begin, count), some.batch(begin, count).digests(), strict=True):
+                order[place.source].append((place.epoch, place.ordinal, digest))
+        orders.append(order)
+    assert orders[0] == orders[1]
+    assert len(stream.step(phases[0].steps - 1)) == 20
+    assert len(stream.step(phases[0].steps)) == 7
+    assert stream.step_of(phases[0].sequences) == (phases[0].steps, 0)
+    with pytest.raises(StreamError, match="in phases that end at"):
+        stream.batch(phases[0].sequences - 1, 2)
