@@ -19,7 +19,7 @@ def show_plan(plan: Plan, console: Console) -> None:
         for name, source in phase.sources.items():
             for reason, dropped in source.dropped.items():
                 console.print(
-                    f"{name}: {dropped.documents:,} documents of {dropped.tokens:,} tokens dropped[{reason}]",
+                    visible(f"{name}: {dropped.documents:,} documents of {dropped.tokens:,} tokens dropped[{reason}]"),
                     highlight=False,
                 )
         if any(source.epochs[1] != 1 for source in phase.sources.values()):
