@@ -89,7 +89,14 @@ class Documents:
         prefix = self.manifest.path.parent / entry.name
         for name, suffix in SUFFIXES.items():
             _check_size(prefix.with_name(prefix.name + suffix), getattr(entry.files, name).bytes)
-        return MappedShard.open(prefix)
+        mapped = MappedShard.open(prefix)
+        found, expected = (len(mapped.lengths), len(mapped.tokens)), (entry.documents, entry.tokens)
+        if found != expected:
+            raise PlanError(
+                f"{prefix}: documents and tokens are {found}, the manifest says {expected}\n"
+                "hint: bring back the manifest that was made with the shard"
+            )
+        return mapped
 
 
 def _check_size(file: Path, expected: int) -> None:

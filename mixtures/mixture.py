@@ -19,6 +19,7 @@ windows: {documents: 20000, group: 4}
 from __future__ import annotations
 
 import dataclasses
+import re
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -39,10 +40,9 @@ Amount = int | float | str
 
 def exact(amount: Amount) -> Fraction:
     """Return the number that was written. `ValueError` where it is none."""
-    try:
-        return Fraction(str(amount))
-    except (ValueError, ZeroDivisionError) as error:
-        raise ValueError(f"{amount!r}: is no number; write 2, 1.5 or 3/2") from error
+    if not re.fullmatch(r"-?\d{1,15}(\.\d{1,15}|/0*[1-9]\d{0,14})?", str(amount)):
+        raise ValueError(f"{amount!r}: is no number; write 2, 1.5 or 3/2")
+    return Fraction(str(amount))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -181,13 +181,17 @@ def _source(file: YamlFile, name: str, fields: object, classes: dict[str, Source
     where = f"sources.{name}"
     file.check_keys(fields, where, ("class", "manifests"), required=("class", "manifests"))
     assert isinstance(fields, dict)
-    if fields["class"] not in classes:
+    if not isinstance(fields["class"], str) or fields["class"] not in classes:
         raise file.fault(f"{where}.class", fields["class"], f"one of the classes {', '.join(classes)}")
     patterns = fields["manifests"]
-    if not isinstance(patterns, list) or not patterns or not all(isinstance(item, str) for item in patterns):
+    if not isinstance(patterns, list) or not patterns or not all(map(_is_pattern, patterns)):
         raise file.fault(f"{where}.manifests", patterns, "a list of paths or patterns of manifest.json files")
     found = {path for pattern in patterns for path in _matching(file, f"{where}.manifests", pattern)}
     return MixtureSource(fields["class"], tuple(sorted(found)))
+
+
+def _is_pattern(item: object) -> bool:
+    return isinstance(item, str) and Path(item).name not in ("", "..")
 
 
 def _matching(file: YamlFile, key: str, pattern: str) -> list[Path]:

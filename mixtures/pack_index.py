@@ -102,8 +102,7 @@ class PackIndex:
     def load(cls, path: Path, key: PackKey) -> PackIndex:
         """Read an index. `PlanError` unless it is a sound one with this key."""
         try:
-            content = path.read_bytes()
-            table = pq.read_table(pa.BufferReader(content))
+            table = pq.read_table(pa.BufferReader(path.read_bytes()))
         except (OSError, pa.ArrowException) as error:
             raise PlanError(f"{path}: cannot be read ({error})\nhint: make it anew with `headrace mix`") from error
         found = (table.schema.metadata or {}).get(KEY, b"").decode(errors="replace")
@@ -115,13 +114,38 @@ class PackIndex:
         sums = {name: int(np.sum(table.column(name).to_numpy(), dtype=np.uint64)) for name in INDEX.names}
         return cls(
             path,
-            hashlib.sha256(content).hexdigest(),
+            _hash(table, key),
             table.column("sequences").to_numpy().astype(np.int64),
             table.column("held_out_sequences").to_numpy().astype(np.int64),
             Packed(*(sums[name] for name in _PACKED)),
             Packed(*(sums[f"held_out_{name}"] for name in _PACKED)),
             Dropped(sums["too_long_documents"], sums["too_long_tokens"]),
         )
+
+
+def _hash(table: pa.Table, key: PackKey) -> str:
+    """Return the sha256 of the key's text and of the columns as little-endian uint64: of the data, not of the file."""
+    digest = hashlib.sha256(key.to_json().encode())
+    for column in table.columns:
+        digest.update(column.to_numpy().astype("<u8").tobytes())
+    return digest.hexdigest()
+
+
+def _is_index(path: Path, key: PackKey) -> bool:
+    """Whether a file is the index of this key; anything else in its place is made anew."""
+    try:
+        PackIndex.load(path, key)
+    except PlanError:
+        return False
+    return True
+
+
+def _is_part(path: Path) -> bool:
+    """Whether a finished part lies there whole."""
+    try:
+        return bool(pq.read_schema(path).equals(INDEX))
+    except (OSError, pa.ArrowException):
+        return False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -146,13 +170,14 @@ def build_pack_indexes(
     jobs = list(jobs)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        missing = [(path, key) for path, key in jobs if not (folder / f"{key.name}.parquet").exists()]
+        missing = [(path, key) for path, key in jobs if not _is_index(folder / f"{key.name}.parquet", key)]
         units = [unit for path, key in missing for unit in _units(path, key, folder)]
-        _carry_out([unit for unit in units if not unit.part.exists()], len(units), workers, report)
+        _carry_out([unit for unit in units if not _is_part(unit.part)], len(units), workers, report)
         for path, key in missing:
             _join(path, key, folder)
     except OSError as error:
-        raise MixtureError(f"{error.filename or folder}: {error.strerror}\nhint: free or name another place") from error
+        said = error.strerror or str(error)
+        raise MixtureError(f"{error.filename or folder}: {said}\nhint: free or name another place") from error
     return [PackIndex.load(folder / f"{key.name}.parquet", key) for _, key in jobs]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from fractions import Fraction
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -22,6 +23,9 @@ from tokenizer.strict_json import canonical, parse, read, refuse, take
 
 FORMAT = "headrace-plan"
 VERSION = 1
+
+MAX_SEQUENCES = 1 << 48
+"""Of a source in a phase; 13T tokens are 1.6 x 10**9 sequences of 8,192."""
 
 Cut = Literal["long", "never"]
 """What becomes of a document longer than a sequence: cut into full ones and a rest, or left out of that phase."""
@@ -190,7 +194,7 @@ class Plan:
         except ValueError as error:
             raise PlanError(str(error)) from error
         plan = dataclasses.replace(parsed, path=path)
-        _check(plan, str(path))
+        check_plan(plan, str(path))
         if fingerprint != plan.fingerprint:
             refuse(str(path), "fingerprint", fingerprint, plan.fingerprint)
         return plan
@@ -203,8 +207,15 @@ class Plan:
     @property
     def fingerprint(self) -> str:
         """The name of the run's data, 32 hex digits (see the module docstring)."""
-        identity = _without_paths(self._data())
+        identity = self._data()
         del identity["name"]
+        for source in identity["sources"].values():
+            for manifest in source["manifests"]:
+                del manifest["path"]
+        for phase in identity["phases"]:
+            for source in phase["sources"].values():
+                for pack in source["packs"]:
+                    del pack["path"]
         text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
@@ -234,21 +245,17 @@ class Plan:
         return data
 
 
-def _without_paths(data: Any) -> Any:
-    if isinstance(data, dict):
-        return {key: _without_paths(value) for key, value in data.items() if key != "path"}
-    if isinstance(data, list | tuple):
-        return [_without_paths(item) for item in data]
-    return data
-
-
 def planned_sequences(epochs: Fraction, unique: int) -> int:
     """Return the sequences of this many epochs of `unique` sequences, exact to one: the nearest, a half goes up."""
     return (2 * epochs.numerator * unique + epochs.denominator) // (2 * epochs.denominator)
 
 
-def _check(plan: Plan, file: str) -> None:
-    """Refuse a plan whose values contradict each other or this program."""
+def check_plan(plan: Plan, file: str) -> None:
+    """Refuse a plan whose values contradict each other or this program: `JsonError`."""
+    if plan.seed >= 1 << 64:
+        refuse(file, "seed", plan.seed, "an integer below 2**64")
+    if plan.parent is not None and not re.fullmatch("[0-9a-f]{32}", plan.parent.fingerprint):
+        refuse(file, "parent.fingerprint", plan.parent.fingerprint, "32 hex digits")
     if plan.tokenizer.name not in ENCODINGS or plan.tokenizer != Tokenizer.of(ENCODINGS[plan.tokenizer.name]):
         refuse(file, "tokenizer", plan.tokenizer, "a tokenizer of this program, with its own hash and ids")
     if not plan.phases:
@@ -268,7 +275,7 @@ def _check_path(path: str, file: str, key: str) -> None:
 
 
 def _check_phase(plan: Plan, phase: Phase, file: str, key: str) -> None:
-    if phase.length < 2 or phase.global_batch < 1:
+    if not 2 <= phase.length < 1 << 31 or not 1 <= phase.global_batch < 1 << 31:
         refuse(file, f"{key}.length, global_batch", (phase.length, phase.global_batch), "at least 2 tokens, 1 sequence")
     if phase.sources.keys() != plan.sources.keys():
         refuse(file, f"{key}.sources", sorted(phase.sources), f"the sources {sorted(plan.sources)}")
@@ -289,6 +296,10 @@ def _check_phase_source(planned: PlannedSource, source: PhaseSource, file: str, 
         refuse(file, f"{key}.packs", len(source.packs), f"one for each of {len(planned.manifests)} manifests")
     for place, pack in enumerate(source.packs):
         _check_path(pack.path, file, f"{key}.packs[{place}].path")
+    if source.sequences >= MAX_SEQUENCES or source.start.epochs >= MAX_SEQUENCES:
+        refuse(file, f"{key}.sequences", source.sequences, f"fewer than {MAX_SEQUENCES}")
+    if source.start.sequences >= max(1, source.unique.sequences):
+        refuse(file, f"{key}.start.sequences", source.start.sequences, "fewer than an epoch has")
     if source.epochs[1] < 1:
         refuse(file, f"{key}.epochs", source.epochs, "a fraction")
     for count in ("documents", "tokens"):

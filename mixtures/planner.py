@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import os
 from collections.abc import Callable
 from fractions import Fraction
@@ -18,6 +19,7 @@ from mixtures.errors import MixtureError
 from mixtures.mixture import Mixture, MixtureSource, exact
 from mixtures.pack_index import TOO_LONG, PackIndex, PackKey, build_pack_indexes
 from mixtures.plan import (
+    FORMAT,
     Account,
     Dropped,
     ManifestReference,
@@ -27,9 +29,12 @@ from mixtures.plan import (
     PhaseSource,
     Plan,
     PlannedSource,
+    check_plan,
     planned_sequences,
 )
+from tokenizer.errors import visible
 from tokenizer.manifest import Manifest, Tokenizer
+from tokenizer.strict_json import JsonError, read
 
 PACKS = "packs"
 """The folder of pack indexes beside a plan."""
@@ -44,7 +49,11 @@ def plan_mixture(mixture: Mixture, output: Path, workers: int, report: Callable[
     `report` is told what is worked on, finished units and their number. Raises `MixtureError`, and `JsonError` for a
     manifest that is none.
     """
-    manifests = {name: [Manifest.load(path) for path in source.manifests] for name, source in mixture.sources.items()}
+    manifests = {
+        name: sorted((Manifest.load(path) for path in source.manifests), key=_identity)
+        for name, source in mixture.sources.items()
+    }
+    _check_distinct(mixture, manifests)
     tokenizer = _common_tokenizer(mixture, manifests)
     for source in manifests.values():
         for manifest in source:
@@ -70,6 +79,24 @@ def plan_mixture(mixture: Mixture, output: Path, workers: int, report: Callable[
         phases=(phase,),
         path=output,
     )
+
+
+def _identity(manifest: Manifest) -> tuple[str, str, str]:
+    """What a manifest is, wherever it lies: their order in a plan."""
+    return manifest.source, json.dumps(manifest.partition, sort_keys=True), manifest.content_hash
+
+
+def _check_distinct(mixture: Mixture, manifests: dict[str, list[Manifest]]) -> None:
+    """Refuse token shards that stand twice, under whatever paths: their documents would be given twice."""
+    seen: dict[tuple[str, str, str], Manifest] = {}
+    for name, source in manifests.items():
+        for manifest in source:
+            first = seen.setdefault(_identity(manifest), manifest)
+            if first is not manifest and manifest.totals.documents:
+                raise MixtureError(
+                    f"{mixture.path}: sources.{name}.manifests: {manifest.path} lists the same shards as {first.path}\n"
+                    "hint: name them once; more epochs are asked for by the class"
+                )
 
 
 def _common_tokenizer(mixture: Mixture, manifests: dict[str, list[Manifest]]) -> Tokenizer:
@@ -153,7 +180,7 @@ def _phase(
             for manifest, reference in zip(manifests[name], source.manifests, strict=True)
             if manifest.path is not None
         ]
-        told = partial(report, f"pack {name} at {length:,}")
+        told = partial(report, visible(f"pack {name} at {length:,}"))
         indexes = build_pack_indexes(jobs, output.parent / PACKS, workers, told)
         planned[name] = _phase_source(mixture, name, mixture.sources[name], indexes)
     sequences = sum(source.sequences for source in planned.values())
@@ -195,9 +222,22 @@ def _nothing(mixture: Mixture, name: str, epochs: Fraction, unique: Packed, held
     )
 
 
+def _check_replaceable(path: Path) -> None:
+    """Refuse to write over a file that is no plan."""
+    if path.exists():
+        try:
+            found = read(path).get("format")
+        except JsonError:
+            found = None
+        if found != FORMAT:
+            raise MixtureError(f"{path}: is there and is no plan\nhint: name another --output, or remove it")
+
+
 def write_plan(plan: Plan) -> None:
     """Write a plan to its path: it is there whole or not at all."""
     assert plan.path is not None, "the planner says where the plan lies"
+    check_plan(plan, str(plan.path))
+    _check_replaceable(plan.path)
     attempt = plan.path.with_name(f".{plan.path.name}.{os.getpid()}")
     try:
         attempt.write_text(plan.to_json(), encoding="ascii")

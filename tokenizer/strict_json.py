@@ -31,7 +31,7 @@ def read(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise JsonError(f"{path}: cannot be read ({error.strerror})") from error
+        raise JsonError(f"{path}: cannot be read ({error.strerror})\nhint: bring it back, or name another") from error
     if len(content) > MAX_BYTES:
         raise JsonError(f"{path}: larger than {MAX_BYTES} bytes, no manifest and no plan")
     try:
@@ -49,7 +49,7 @@ def take(data: dict[str, Any], file: str, **expected: object) -> None:
     """Remove these keys from the data; `JsonError` unless each has the value expected (format and version)."""
     for key, value in expected.items():
         found = data.pop(key, None)
-        if found != value:
+        if type(found) is not type(value) or found != value:
             refuse(file, key, found, repr(value), "name a file of this kind that this version of the program made")
 
 

@@ -15,9 +15,9 @@ Report = Callable[[str, int, int], None]
 
 
 def make_console() -> Console:
-    """Return a console that takes nothing for markup; where there is no terminal to ask for its width, a wide one."""
-    console = Console(markup=False)
-    return console if console.is_terminal else Console(width=140, markup=False)
+    """Return a console that takes nothing for markup or emoji; a wide one where there is no terminal to ask."""
+    console = Console(markup=False, emoji=False)
+    return console if console.is_terminal else Console(width=140, markup=False, emoji=False)
 
 
 @contextmanager

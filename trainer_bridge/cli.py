@@ -27,7 +27,7 @@ SHOWN_TEXT = 400
 @click.option(
     "--plan", "-p", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The plan of the run."
 )
-@click.option("--step", "-s", type=click.IntRange(0), help="The step, counted from 0.")
+@click.option("--step", "-s", type=click.IntRange(0), help="The step, counted from 0 (metrics.jsonl counts from 1).")
 @click.option("--row", "-r", type=click.IntRange(0), help="One sequence of the step's global batch, counted from 0.")
 @click.option("--column", "-c", type=click.IntRange(0), help="One token of that sequence, counted from 0.")
 @click.option("--document", "-d", help="Instead of a step: a document's id; shows every step that sees it.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,17 +23,29 @@ NO_OVERLAY = "0" * 32
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ForgetEntry:
-    """Documents (ids in hex) that no step from `step` on sees."""
+    """Documents (ids of 32 hex digits) that no step of `plan` (a fingerprint) from `step` (counted from 0) on sees.
 
+    In a plan that continues it they are forgotten from its first step on.
+    """
+
+    plan: str
     step: int
     documents: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Bring the ids into one form. `StateMismatch` for what is no id."""
+        ids = sorted({name.lower() for name in self.documents})
+        wrong = [name for name in ids if not re.fullmatch("[0-9a-f]{32}", name)]
+        if wrong:
+            raise StateMismatch(f"overlay entry: {wrong[0]!r} is no document id of 32 hex digits")
+        object.__setattr__(self, "documents", tuple(ids))
 
 
 def overlay_chain(entries: Sequence[ForgetEntry]) -> list[str]:
     """Return the chain's hash before the first entry, after it, after the second, and so on."""
     chain = [NO_OVERLAY]
     for entry in entries:
-        text = json.dumps([chain[-1], entry.step, sorted(entry.documents)], separators=(",", ":"))
+        text = json.dumps([chain[-1], entry.plan, entry.step, entry.documents], separators=(",", ":"))
         chain.append(hashlib.blake2b(text.encode(), digest_size=16).hexdigest())
     return chain
 
@@ -58,7 +71,8 @@ class StreamState:
     def from_json(cls, data: dict[str, Any]) -> StreamState:
         """Return the state that was saved. Raises `StateMismatch` for one of another version or shape."""
         expected = {"version", "plan", "overlay", "sequences"}
-        if set(data) != expected or data["version"] != VERSION or type(data["sequences"]) is not int:
+        known = set(data) == expected and data["version"] == VERSION and type(data["version"]) is int
+        if not known or type(data["sequences"]) is not int or data["sequences"] < 0:
             raise StateMismatch(f"state {data!r:.200}: is not of version {VERSION}, with the keys {sorted(expected)}")
         return cls(str(data["plan"]), str(data["overlay"]), data["sequences"])
 
@@ -98,6 +112,11 @@ class StreamState:
             )
         present = step_after(plan, self.sequences) if plan.fingerprint == self.plan else 0
         for entry in entries[chain.index(self.overlay) :]:
+            if entry.plan != plan.fingerprint:
+                raise StateMismatch(
+                    f"overlay entry from step {entry.step:,} of plan {entry.plan}: the run goes on with plan "
+                    f"{plan.fingerprint}\nhint: count the steps of new entries in that one"
+                )
             if entry.step < present:
                 raise StateMismatch(
                     f"overlay entry from step {entry.step:,}: the run has done {present:,} steps already\n"

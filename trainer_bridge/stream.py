@@ -20,7 +20,7 @@ from mixtures.errors import PlanError
 from mixtures.order import EpochOrder, Interleave
 from mixtures.pack_index import PackIndex
 from mixtures.packing import window_bounds
-from mixtures.plan import ManifestReference, Phase, Plan
+from mixtures.plan import ManifestReference, Phase, PhaseSource, Plan
 from mixtures.planner import pack_key
 from tokenizer.columns import running_total
 from tokenizer.manifest import Manifest
@@ -201,6 +201,7 @@ class _SourceOrder:
             _open_index(plan, pack.path, pack.sha256, pack_key(plan, planned, reference, phase.length))
             for reference, pack in zip(planned.manifests, inside.packs, strict=True)
         ]
+        _check_sums(plan, name, inside, indexes)
         counts = [index.held_out_sequences if part == "validation" else index.sequences for index in indexes]
         self._counts = np.concatenate([np.empty(0, np.int64), *counts])
         self._first_window = running_total(np.array([len(count) for count in counts], np.int64))
@@ -225,6 +226,8 @@ class _SourceOrder:
 
     def ordinals(self, manifest: int, document: int) -> list[int]:
         """Return the ordinals of this phase that hold a piece of a document; none if it is of another part."""
+        if not self._unique:
+            return []
         window = int(np.searchsorted(self._bounds[manifest], document, side="right")) - 1
         loaded, number = self.load(manifest, window), int(self._first_window[manifest]) + window
         pieces = np.flatnonzero(loaded.packing.document == document - loaded.first)
@@ -252,6 +255,19 @@ class _SourceOrder:
 
     def _order_of_epoch(self, epoch: int) -> EpochOrder:
         return EpochOrder.of(self._counts, self._group, *self._key, epoch)
+
+
+def _check_sums(plan: Plan, name: str, inside: PhaseSource, indexes: list[PackIndex]) -> None:
+    """Refuse a plan whose counts are not those of its pack indexes."""
+    for part in ("unique", "held_out"):
+        for count in ("documents", "tokens", "targets", "cut", "sequences"):
+            found = sum(getattr(getattr(index, part), count) for index in indexes)
+            expected = getattr(getattr(inside, part), count)
+            if found != expected:
+                raise PlanError(
+                    f"{plan.path}: {name}: {part}.{count} is {expected:,}, its pack indexes have {found:,}\n"
+                    "hint: the plan was edited: make it anew with `headrace mix`"
+                )
 
 
 def _open_documents(plan: Plan, reference: ManifestReference) -> Documents:

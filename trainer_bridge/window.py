@@ -7,10 +7,12 @@ megabyte.
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 
 from mixtures.documents import Documents
+from mixtures.errors import PlanError
 from mixtures.holdout import Validation
 from mixtures.packing import Packing, pack
 from mixtures.plan import Cut
@@ -67,10 +69,21 @@ def load_window(documents: Documents, first: int, last: int, rule: PackingRule) 
         shard, count = documents.mapped(part.shard), part.last - part.first
         shards[place : place + count] = part.shard
         origins[place : place + count] = shard.offsets(part.first, part.last)
+        inside = slice(place, place + count)
+        _check_origins(origins[inside], lengths[inside], len(shard.tokens), shard.docs)
         tokens[part.shard] = shard.tokens.view(np.ndarray)
         place += count
     plain = loss.is_null().to_numpy(zero_copy_only=False)
     return Window(first, packing, lengths, shards, origins, plain, (span_offsets, *fields), tokens)
+
+
+def _check_origins(origins: np.ndarray, lengths: np.ndarray, tokens: int, docs: Path) -> None:
+    """Refuse documents that do not lie one behind the other within the shard's tokens."""
+    ends = origins + lengths
+    if origins[0] < 0 or ends[-1] > tokens or not np.array_equal(origins[1:], ends[:-1]):
+        raise PlanError(
+            f"{docs}: positions in the index beside it do not fit the lengths\nhint: `headrace verify` the run"
+        )
 
 
 def _chosen(rows, rule: PackingRule) -> np.ndarray:  # type: ignore[no-untyped-def]

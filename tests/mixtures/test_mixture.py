@@ -79,6 +79,9 @@ WRONG = [
     ("words for epochs", {"classes.text.epochs": "two"}, "'two': is no number; write 2, 1.5 or 3/2"),
     ("epochs over nothing", {"classes.text.epochs": "1/0"}, "'1/0': is no number"),
     ("another cut", {"classes.text.cut": "short"}, "classes.text.cut: found 'short'"),
+    ("an endless number", {"classes.text.epochs": "1e99999999"}, "is no number; write 2, 1.5 or 3/2"),
+    ("a list for a class", {"sources.web.class": ["text"]}, "sources.web.class: found ['text']: one of the classes"),
+    ("an empty pattern", {"sources.web.manifests": [""]}, "sources.web.manifests: found ['']: a list of paths"),
     ("no phases", {"phases": []}, "phases: found []: a list of one phase"),
     (
         "two phases",

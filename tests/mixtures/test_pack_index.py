@@ -90,6 +90,19 @@ def test_it_goes_on_where_it_stopped(path, tmp_path, monkeypatch):
     assert index.path.read_bytes() == build(path, tmp_path / "other", key).path.read_bytes()
 
 
+def test_what_is_no_index_or_part_is_made_anew(path, tmp_path):
+    key = key_of(path)
+    index = build(path, tmp_path / "packs", key)
+    good = index.path.read_bytes()
+    for bad in (b"", good[: len(good) // 2]):
+        index.path.write_bytes(bad)
+        part = tmp_path / "packs/parts" / key.name / "000001.parquet"
+        part.parent.mkdir(parents=True)
+        part.write_bytes(bad)
+        assert build(path, tmp_path / "packs", key).sha256 == index.sha256
+        assert index.path.read_bytes() == good
+
+
 def test_a_name_for_every_key(path):
     key = key_of(path)
     others = [

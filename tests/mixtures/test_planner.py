@@ -99,6 +99,47 @@ def test_sequences_of_fractions(epochs, unique, expected):
     assert planned_sequences(Fraction(epochs), unique) == expected
 
 
+def test_the_fingerprint_knows_sources_of_any_name(tmp_path):
+    fingerprints = set()
+    for number, lengths in enumerate(((10, 20), (10, 21))):
+        folder = tmp_path / str(number)
+        source = write_source(folder, "path", lengths)
+        fingerprints.add(Plan.load(write_planned(write_mixture(folder, {"path": (source, "text")}))).fingerprint)
+    assert len(fingerprints) == 2
+
+
+def test_folders_do_not_change_the_order(tmp_path):
+    plans = []
+    for names in (("run1", "run2"), ("run2", "run1")):
+        folder = tmp_path / names[0]
+        for source, name in zip(("one", "two"), names, strict=True):
+            write_tokens(folder / name, source, made_documents(source, (10, 20, 30)))
+        pattern = folder / "run*/tokens/*/manifest.json"
+        plans.append(Plan.load(write_planned(write_mixture(folder, {"web": (pattern, "text")}))))
+    assert plans[0].fingerprint == plans[1].fingerprint
+    digests = [stream.batch(0, len(stream)).digests() for stream in map(Stream, plans)]
+    assert digests[0] == digests[1]
+
+
+def test_shards_that_stand_twice(tmp_path):
+    web = write_source(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    again = tmp_path / "link/tokens/web/manifest.json"
+    mixture = write_mixture(tmp_path, {"web": (web, "text"), "more": (again, "text")})
+    with pytest.raises(MixtureError, match="is a manifest of source|lists the same shards as"):
+        write_planned(mixture)
+    shutil.copytree(tmp_path / "out", tmp_path / "copy")
+    mixture = write_mixture(tmp_path, {"web": (tmp_path / "[co]*/tokens/web/manifest.json", "text")})
+    with pytest.raises(MixtureError, match="lists the same shards as"):
+        write_planned(mixture)
+
+
+def test_what_is_no_plan_is_not_written_over(tmp_path):
+    mixture = write_mixture(tmp_path, {"web": (write_source(tmp_path), "text")})
+    with pytest.raises(MixtureError, match="is there and is no plan"):
+        write_plan(plan_mixture(load_mixture(mixture), mixture, 1, lambda *_: None))
+
+
 def test_another_tokenizer(tmp_path, monkeypatch):
     sources = {"web": (write_source(tmp_path), "text"), "code": (write_source(tmp_path, "code"), "code")}
     mixture, load = load_mixture(write_mixture(tmp_path, sources)), Manifest.load
