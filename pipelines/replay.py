@@ -22,7 +22,8 @@ from pipelines.explain import find_document, last_transforms
 from pipelines.finished import FinishedRun, open_run
 from pipelines.manifests import MANIFEST_FILE
 from pipelines.plan import DOCUMENTS
-from pipelines.reread import first_stage, read_again
+from pipelines.reread import first_stage, read_again, refuse_record
+from pipelines.run import RECIPE_FILE, RUN_FILE
 from pipelines.sinks.tables import read_table
 from pipelines.transform import Transform
 from tokenizer.manifest import Manifest
@@ -41,6 +42,8 @@ class Replay:
 
     doc_id: str
     source: str
+    partition: dict[str, str | None]
+    """The values of the columns that the run partitions by; {} if it does not."""
     origin: dict[str, Any]
     text: str
     ids: np.ndarray
@@ -94,15 +97,16 @@ def _replay(run: FinishedRun, doc_ids: Sequence[bytes]) -> Iterator[Replay]:
     shards = _Shards(run, {row["source"] for row in rows})
     last_stage, last = last_transforms(run)
     for row, batch in zip(rows, read_again(run, rows), strict=True):
+        _check_record(row, batch)
         chain = first_stage(run).chains[row["source"]]
         batch = _through(chain.transforms, batch, first_stage(run).name)
         batch = _through(last, conform(batch, first_stage(run).schema), last_stage.name)
         ids = batch.column("ids").flatten().to_numpy().astype(np.int32)
         loss = batch.column("loss")[0].as_py()
-        shard, place = shards.compare(row, ids, loss)
+        partition, shard, place = shards.compare(row, ids, loss)
         origin = {name: row[name] for name in ORIGIN}
         text = batch.column("text")[0].as_py()
-        yield Replay(row["doc_id"].hex(), row["source"], origin, text, ids, loss, shard, place)
+        yield Replay(row["doc_id"].hex(), row["source"], partition, origin, text, ids, loss, shard, place)
 
 
 def _documents(run: FinishedRun, doc_ids: Sequence[bytes]) -> list[dict[str, Any]]:
@@ -122,22 +126,39 @@ def _documents(run: FinishedRun, doc_ids: Sequence[bytes]) -> list[dict[str, Any
     return [found[doc_id] for doc_id in doc_ids]
 
 
+def _check_record(row: dict[str, Any], batch: pa.RecordBatch) -> None:
+    """Refuse a record whose payload, or the reader's verdict on it, is not what the run read."""
+    verdict = batch.column("verdict")[0].as_py()
+    if verdict is not None:
+        refuse_record(row, f"the record is now {_say(verdict)}, and the run kept it")
+    payload = batch.column("content_hash")[0].as_py()
+    if payload != row["content_hash"]:
+        refuse_record(row, f"the payload's hash is now {payload.hex()}, and it was {row['content_hash'].hex()}")
+
+
 def _through(transforms: tuple[Transform, ...], batch: pa.RecordBatch, stage: str) -> pa.RecordBatch:
     """Apply transforms to one row; a document that was kept in the run must be kept again."""
     for transform in transforms:
         batch = transform(batch)
         verdict = batch.column("verdict")[0].as_py()
         if verdict is not None:
-            _refuse_stopped(batch.column("doc_id")[0].as_py(), stage, verdict)
+            name = batch.column("doc_id")[0].as_py().hex()
+            raise VerifyError(
+                f"doc_id {name}: replayed it stops in stage {stage}: {_say(verdict)}, but the run kept it\n"
+                f"hint: {RECIPE_FILE} or the packages have changed since the run; {RUN_FILE} names its packages"
+            )
     return batch
 
 
 def _refuse_stopped(doc_id: bytes, stage: str, verdict: dict[str, Any]) -> NoReturn:
-    said = f"{verdict['outcome']}[{verdict['reason']}]"
     raise VerifyError(
-        f"doc_id {doc_id.hex()}: stopped in stage {stage}: {said}, it is in no token shard\n"
+        f"doc_id {doc_id.hex()}: stopped in stage {stage}: {_say(verdict)}, it is in no token shard\n"
         "hint: `headrace explain` shows each rule's value and threshold"
     )
+
+
+def _say(verdict: dict[str, Any]) -> str:
+    return f"{verdict['outcome']}[{verdict['reason']}]"
 
 
 class _Shards:
@@ -150,8 +171,8 @@ class _Shards:
         }
         self._open: dict[tuple[Path | None, int], tuple[Shard, pa.Table]] = {}
 
-    def compare(self, row: dict[str, Any], ids: np.ndarray, loss: Loss) -> tuple[Path, int]:
-        """Return the document's shard and its place there. `VerifyError` unless it holds just these ids."""
+    def compare(self, row: dict[str, Any], ids: np.ndarray, loss: Loss) -> tuple[dict[str, str | None], Path, int]:
+        """Return the document's partition, shard and place there. `VerifyError` unless it holds just these ids."""
         name = row["doc_id"].hex()
         for manifest in self._manifests[row["source"]]:
             for index, entry in enumerate(manifest.shards):
@@ -160,7 +181,7 @@ class _Shards:
                     place = pc.index(docs.column("doc_id"), pa.scalar(row["doc_id"], pa.binary(16))).as_py()
                     if place >= 0:
                         _compare(name, shard, place, ids, loss, docs.column("loss")[place].as_py())
-                        return shard.prefix, place
+                        return manifest.partition, shard.prefix, place
         raise VerifyError(f"doc_id {name}: is in no token shard\nhint: check the run with `headrace verify`")
 
     def _shard(self, manifest: Manifest, index: int) -> tuple[Shard, pa.Table]:

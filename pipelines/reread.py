@@ -57,9 +57,9 @@ def _by_offset(source: CommonCrawl, storage: Storage, row: Row) -> pa.RecordBatc
     try:
         record = source.read_record(storage, row["origin_path"], row["origin_offset"], row["origin_length"], inner)
     except (ValueError, OSError) as error:
-        _refuse(row, str(error).splitlines()[0])
+        refuse_record(row, str(error).splitlines()[0])
     if record["doc_id"] != row["doc_id"]:
-        _refuse(row, "another record lies there")
+        refuse_record(row, "another record lies there")
     schema = pa.schema([*CORE, *source.adds])
     columns = [pa.array([record.get(field.name)], field.type) for field in schema]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
@@ -78,7 +78,7 @@ def _by_split(source: Source, chain: Chain, wanted: dict[int, Row]) -> dict[int,
                     found[place] = batch.filter(same).slice(0, 1)
     for place, row in wanted.items():
         if place not in found:
-            _refuse(row, "it no longer holds this record")
+            refuse_record(row, "it no longer holds this record")
     return found
 
 
@@ -89,7 +89,8 @@ def _is_row(batch: pa.RecordBatch, row: Row) -> pa.BooleanArray:
     return same
 
 
-def _refuse(row: Row, cause: str) -> NoReturn:
+def refuse_record(row: Row, cause: str) -> NoReturn:
+    """Raise `VerifyError`: what lies at the row's origin is not what the run read there."""
     raise VerifyError(
         f"{row['source']}: {row['origin_path']} at {row['origin_offset']}: {cause}\n"
         "hint: the input has changed or moved since the run; bring it back, or run the recipe anew"

@@ -86,11 +86,39 @@ def test_an_input_that_changed(copy):
         if source == "code" and "Module 3" in decode(ids, CL100K_BASE)
     )  # fmt: skip
     module.write_text(module.read_text().replace("VALUE = 3", "VALUE = 4"))
-    with pytest.raises(VerifyError, match=r"token \d+ is \d+ in .*, replayed it is \d+|no longer holds this record"):
+    with pytest.raises(
+        VerifyError, match=r"code: package/module3.py at 0: the payload's hash is now [0-9a-f]{32}, and"
+    ):
         replay_documents(copy / "out", [name])
     module.unlink()
     with pytest.raises(VerifyError, match=r"code: package/module3.py at 0: it no longer holds this record"):
         replay_documents(copy / "out", [name])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("HTTP/1.1 200", "HTTP/1.1 404", r"the record is now dropped\[http_status\], and the run kept it"),
+        (PROSE, "<" + " " * (len(PROSE) - 1), r"the payload's hash is now [0-9a-f]{32}, and it was [0-9a-f]{32}"),
+    ],
+)
+def test_an_input_whose_record_a_rule_would_stop_now(copy, old, new, said):
+    """The shard holds the document: it is the input that is not what it was, and no rule of the recipe is to blame."""
+    path = copy / "in/input/pages.warc"
+    path.write_bytes(path.read_bytes().replace(old.encode(), new.encode()))
+    with pytest.raises(VerifyError, match=rf"^web: pages.warc at 0: {said}\nhint: the input has changed") as caught:
+        replay_document(copy / "out", page_id("good"))
+    assert "in no token shard" not in str(caught.value)
+
+
+def test_a_recipe_that_was_changed(copy):
+    path = copy / "out/recipe.json"
+    changed = path.read_text().replace('"min_words": 40', '"min_words": 4000')
+    assert changed != path.read_text()
+    path.write_text(changed)
+    said = r"replayed it stops in stage 1-read: dropped\[gopher_quality.min_words\], but the run kept it"
+    with pytest.raises(VerifyError, match=rf"^doc_id {page_id('good')}: {said}\nhint: recipe.json"):
+        replay_document(copy / "out", page_id("good"))
 
 
 def test_a_shard_that_was_changed(copy):
@@ -115,6 +143,7 @@ def test_the_command(finished):
     assert (data["doc_id"], data["source"], data["same"], data["loss"]) == (page_id("good"), "web", True, None)
     assert data["ids"][-1] == CL100K_BASE.end_of_text
     assert data["origin"]["origin_path"] == "pages.warc"
+    assert data["partition"] == {"language": "en"}
     shown = CliRunner().invoke(main, ["replay", str(finished), page_id("good")])
     assert f"{len(data['ids'])} tokens, the same as document {data['place']} of" in shown.output
     assert PROSE[:60] in shown.output
