@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from mixtures.errors import PlanError
 from tokenizer.columns import running_total
 from tokenizer.manifest import Manifest
-from tokenizer.shards import SUFFIXES, MappedShard
+from tokenizer.shards import ROW_GROUP_ROWS, SUFFIXES, MappedShard
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -77,6 +77,19 @@ class Documents:
                 place = pc.index(ids, pa.scalar(doc_id, pa.binary(16))).as_py()
                 return int(self.bounds[number]) + place if place >= 0 else None
         return None
+
+    def take(self, documents: np.ndarray, columns: Sequence[str]) -> pa.Table:
+        """Return these columns of some documents (their places, ascending, each once); a row group is read once."""
+        tables = []
+        for part in self.parts(int(documents[0]), int(documents[-1]) + 1):
+            shard, begin = self.mapped(part.shard), int(self.bounds[part.shard])
+            inside = documents[(documents >= begin + part.first) & (documents < begin + part.last)] - begin
+            for group in np.unique(inside // ROW_GROUP_ROWS).tolist():
+                first = group * ROW_GROUP_ROWS
+                chosen = inside[inside // ROW_GROUP_ROWS == group] - first
+                last = first + int(chosen[-1]) + 1
+                tables.append(shard.read_docs(first, last, columns).take(pa.array(chosen)))
+        return pa.concat_tables(tables)
 
     def read(self, first: int, last: int, columns: Sequence[str]) -> pa.Table:
         """Return these columns of the document tables for documents [first, last)."""

@@ -16,7 +16,7 @@ import pyarrow as pa
 import xxhash
 
 from mixtures.order import mixed
-from tokenizer.columns import big_endian_pairs
+from tokenizer.columns import big_endian_pairs, one_chunk
 
 Column = Literal["doc_id", "host"]
 
@@ -45,17 +45,13 @@ class Validation:
 
         A row without a host goes by its doc_id.
         """
-        high, low = big_endian_pairs(_one_chunk(docs.column("doc_id")))
+        high, low = big_endian_pairs(one_chunk(docs.column("doc_id")))
         if self.column == "host":
-            _put_hashes(_one_chunk(docs.column("host")), high, low)
+            _put_hashes(one_chunk(docs.column("host")), high, low)
         first, second = np.frombuffer(hashlib.blake2b(self.key.encode(), digest_size=16).digest(), "<u8")
         numerator, denominator = self.share
         bound = np.uint64(-(-(numerator << 64) // denominator) - 1)
         return _below(high, low, first, second, bound)
-
-
-def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
-    return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
 
 
 def _put_hashes(column: pa.Array, high: np.ndarray, low: np.ndarray) -> None:

@@ -12,7 +12,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -30,8 +29,10 @@ from mixtures.errors import MixtureError, PlanError
 from mixtures.holdout import Validation
 from mixtures.packing import PACKING_VERSION, count_sequences_of_windows, window_bounds
 from mixtures.plan import Cut, Dropped, Packed
-from tokenizer.columns import lists, running_total
+from tokenizer.columns import one_chunk, running_total
 from tokenizer.manifest import Manifest
+from tokenizer.shards import loss_spans
+from tokenizer.whole_file import whole_file
 
 _PACKED = ("documents", "tokens", "targets", "cut", "sequences")
 
@@ -131,13 +132,12 @@ def _hash(table: pa.Table, key: PackKey) -> str:
     return digest.hexdigest()
 
 
-def _is_index(path: Path, key: PackKey) -> bool:
-    """Whether a file is the index of this key; anything else in its place is made anew."""
+def _find_index(path: Path, key: PackKey) -> PackIndex | None:
+    """Return the index of this key, None where there is none or something else in its place, which is made anew."""
     try:
-        PackIndex.load(path, key)
+        return PackIndex.load(path, key)
     except PlanError:
-        return False
-    return True
+        return None
 
 
 def _is_part(path: Path) -> bool:
@@ -168,9 +168,10 @@ def build_pack_indexes(
     units stay.
     """
     jobs = list(jobs)
+    found = [_find_index(folder / f"{key.name}.parquet", key) for _, key in jobs]
+    missing = [job for job, index in zip(jobs, found, strict=True) if index is None]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        missing = [(path, key) for path, key in jobs if not _is_index(folder / f"{key.name}.parquet", key)]
         units = [unit for path, key in missing for unit in _units(path, key, folder)]
         _carry_out([unit for unit in units if not _is_part(unit.part)], len(units), workers, report)
         for path, key in missing:
@@ -178,7 +179,10 @@ def build_pack_indexes(
     except OSError as error:
         said = error.strerror or str(error)
         raise MixtureError(f"{error.filename or folder}: {said}\nhint: free or name another place") from error
-    return [PackIndex.load(folder / f"{key.name}.parquet", key) for _, key in jobs]
+    return [
+        index or PackIndex.load(folder / f"{key.name}.parquet", key)
+        for (_, key), index in zip(jobs, found, strict=True)
+    ]
 
 
 def _units(path: Path, key: PackKey, folder: Path) -> Iterator[_Unit]:
@@ -258,12 +262,9 @@ def count_targets(loss: pa.ChunkedArray, lengths: np.ndarray) -> np.ndarray:
 
     The first token of a document is nobody's next one; `loss` null means all others.
     """
-    column = loss.combine_chunks() if loss.num_chunks != 1 else loss.chunk(0)
-    offsets, spans = lists(column)
-    start, end = (spans.field(name).to_numpy().astype(np.int64) for name in ("start", "end"))
-    sums = np.diff(running_total(np.maximum(end - np.maximum(start, 1), 0))[offsets])
-    plain = column.is_null().to_numpy(zero_copy_only=False)
-    return np.where(plain, lengths.astype(np.int64) - 1, sums)
+    plain, (offsets, starts, ends, _) = loss_spans(one_chunk(loss))
+    bearing = np.maximum(ends.astype(np.int64) - np.maximum(starts, 1), 0)
+    return np.where(plain, lengths.astype(np.int64) - 1, np.diff(running_total(bearing)[offsets]))
 
 
 def _join(path: Path, key: PackKey, folder: Path) -> None:
@@ -277,11 +278,7 @@ def _join(path: Path, key: PackKey, folder: Path) -> None:
 
 
 def _publish(table: pa.Table, path: Path) -> None:
-    """Write a table under a name of this process, then give it its own: it is there whole or not at all."""
+    """Write a table: it is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    attempt = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with whole_file(path) as attempt:
         pq.write_table(table, attempt, compression="zstd", version="2.6")
-        attempt.replace(path)
-    finally:
-        attempt.unlink(missing_ok=True)

@@ -44,12 +44,6 @@ def window_bounds(documents: int, window_documents: int) -> np.ndarray:
     return k * whole + k * rest // windows
 
 
-def count_sequences(lengths: np.ndarray, length: int, reserved: int, cut: bool) -> int:
-    """Return how many sequences of `length` tokens a window of documents of these `lengths` (int32) makes."""
-    bounds = np.array([0, len(lengths)], np.int64)
-    return int(count_sequences_of_windows(lengths, bounds, length, reserved, cut)[0])
-
-
 @numba.njit(nogil=True, cache=True)
 def count_sequences_of_windows(lengths, bounds, length, reserved, cut):  # type: ignore[no-untyped-def]
     """Return how many sequences each window makes (uint32): window k is `lengths[bounds[k]:bounds[k + 1]]`.

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from mixtures.errors import PlanError
 from mixtures.holdout import Validation
 from tokenizer.encodings import ENCODINGS, Encoding
-from tokenizer.manifest import Tokenizer
+from tokenizer.manifest import Manifest, Tokenizer
 from tokenizer.strict_json import canonical, parse, read, refuse, take
 
 FORMAT = "headrace-plan"
@@ -189,10 +189,7 @@ class Plan:
         data = read(path)
         take(data, str(path), format=FORMAT, version=VERSION)
         fingerprint = data.pop("fingerprint", None)
-        try:
-            parsed: Plan = parse(cls, data, str(path))
-        except ValueError as error:
-            raise PlanError(str(error)) from error
+        parsed: Plan = parse(cls, data, str(path))
         plan = dataclasses.replace(parsed, path=path)
         check_plan(plan, str(path))
         if fingerprint != plan.fingerprint:
@@ -238,6 +235,20 @@ class Plan:
         if self.path is None:
             raise PlanError(f"plan {self.name}: was not loaded from a file, what it names has no place")
         return self.path.parent / relative
+
+    def open_manifest(self, reference: ManifestReference) -> Manifest:
+        """Load a manifest that the plan names; `PlanError` unless it is the one that the plan was made of."""
+        manifest = Manifest.load(self.file(reference.path))
+        found = (manifest.source, manifest.partition, manifest.content_hash, manifest.ledger.sha256)
+        expected = (reference.source, reference.partition, reference.content_hash, reference.ledger)
+        names = ("source", "partition", "content_hash", "ledger.sha256")
+        for name, ours, theirs in zip(names, found, expected, strict=True):
+            if ours != theirs:
+                raise PlanError(
+                    f"{manifest.path}: {name} is {ours!r:.200}, the plan {self.path} names {theirs!r:.200}\n"
+                    "hint: bring back the shards that the plan was made of, or make the plan anew with `headrace mix`"
+                )
+        return manifest
 
     def _data(self) -> dict[str, Any]:
         data = dataclasses.asdict(self)

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from mixtures.errors import MixtureError
+from mixtures.holdout import Validation
 from mixtures.mixture import Mixture, MixtureSource, exact
 from mixtures.pack_index import TOO_LONG, PackIndex, PackKey, build_pack_indexes
 from mixtures.plan import (
@@ -29,12 +30,14 @@ from mixtures.plan import (
     PhaseSource,
     Plan,
     PlannedSource,
+    Windows,
     check_plan,
     planned_sequences,
 )
 from tokenizer.errors import visible
 from tokenizer.manifest import Manifest, Tokenizer
 from tokenizer.strict_json import JsonError, read
+from tokenizer.whole_file import whole_file
 
 PACKS = "packs"
 """The folder of pack indexes beside a plan."""
@@ -154,14 +157,12 @@ def _reference(manifest: Manifest, output: Path) -> ManifestReference:
     )
 
 
-def pack_key(plan: Plan, source: PlannedSource, manifest: ManifestReference, length: int) -> PackKey:
+def pack_key(
+    source: PlannedSource, manifest: ManifestReference, length: int, windows: Windows, validation: Validation | None
+) -> PackKey:
     """Return the name of a planned manifest's pack index at a length."""
-    return _key(source, manifest, length, plan.windows.documents, plan.validation)
-
-
-def _key(source, manifest, length, window_documents, validation) -> PackKey:  # type: ignore[no-untyped-def]
     identity = (manifest.source, manifest.partition, manifest.content_hash)
-    return PackKey(*identity, length, source.reserved, source.cut, window_documents, validation)
+    return PackKey(*identity, length, source.reserved, source.cut, windows.documents, validation)
 
 
 def _phase(
@@ -176,7 +177,7 @@ def _phase(
     planned: dict[str, PhaseSource] = {}
     for name, source in sources.items():
         jobs = [
-            (manifest.path, _key(source, reference, length, mixture.windows.documents, mixture.validation))
+            (manifest.path, pack_key(source, reference, length, mixture.windows, mixture.validation))
             for manifest, reference in zip(manifests[name], source.manifests, strict=True)
             if manifest.path is not None
         ]
@@ -238,11 +239,8 @@ def write_plan(plan: Plan) -> None:
     assert plan.path is not None, "the planner says where the plan lies"
     check_plan(plan, str(plan.path))
     _check_replaceable(plan.path)
-    attempt = plan.path.with_name(f".{plan.path.name}.{os.getpid()}")
     try:
-        attempt.write_text(plan.to_json(), encoding="ascii")
-        attempt.replace(plan.path)
+        with whole_file(plan.path) as attempt:
+            attempt.write_text(plan.to_json(), encoding="ascii")
     except OSError as error:
         raise MixtureError(f"{plan.path}: {error.strerror}\nhint: free or name another place") from error
-    finally:
-        attempt.unlink(missing_ok=True)

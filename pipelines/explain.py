@@ -60,7 +60,7 @@ def explain_document(output: Path, doc_id: str) -> Explanation:
     found = find_document(run, doc_id)
     stage, table, row = found[0]
     lines = [*_read_again(run, row), *_group_lines(found), *_last_stage(run, row)]
-    end = "is in the token shards" if table == DOCUMENTS else f"stopped in stage {stage}: {_say(row['verdict'])}"
+    end = "is in the token shards" if table == DOCUMENTS else f"stopped in stage {stage}: {say_verdict(row['verdict'])}"
     return Explanation(
         row["doc_id"].hex(), end, {name: row[name] for name in FACTS if row[name] is not None}, tuple(lines)
     )
@@ -107,7 +107,7 @@ def _read_again(run: FinishedRun, row: dict[str, Any]) -> Iterator[Line]:
     [batch] = read_again(run, [row])
     verdict = batch.column("verdict")[0].as_py()
     value, threshold = (verdict["value"] or "", verdict["threshold"] or "") if verdict else ("", "")
-    yield Line(stage.name, "read", chain.source.kind, value, threshold, _say(verdict))
+    yield Line(stage.name, "read", chain.source.kind, value, threshold, say_verdict(verdict))
     if verdict is None:
         yield from _steps(stage.name, chain.transforms, batch)
 
@@ -118,13 +118,14 @@ def _steps(stage: str, transforms: tuple[Transform, ...], batch: pa.RecordBatch)
         measured = transform.evidence(batch)[0]
         batch = transform(batch)
         verdict = batch.column("verdict")[0].as_py()
+        stopped = say_verdict(verdict)
         for rule in measured:
-            said = "kept" if rule.passed else _say(verdict) if verdict and rule.rule == verdict["reason"] else "fails"
+            said = "kept" if rule.passed else stopped if verdict and rule.rule == verdict["reason"] else "fails"
             yield Line(stage, transform.name, rule.rule, rule.value, rule.threshold, said)
         if verdict is not None:
             if not any(rule.rule == verdict["reason"] for rule in measured):
                 value, threshold = verdict["value"] or "", verdict["threshold"] or ""
-                yield Line(stage, transform.name, verdict["reason"], value, threshold, _say(verdict))
+                yield Line(stage, transform.name, verdict["reason"], value, threshold, stopped)
             return
         if not measured:
             yield Line(stage, transform.name, "-", "", "", "kept")
@@ -135,7 +136,9 @@ def _group_lines(found: list[tuple[str, str, dict[str, Any]]]) -> Iterator[Line]
     for stage, table, row in found:
         if table == "rejects" and row["verdict"]["reason"] == "same_key":
             value = f"{row['origin_path']} at {row['origin_offset']}"
-            yield Line(stage, "same_key", "same_key", value, row["verdict"]["threshold"] or "", _say(row["verdict"]))
+            yield Line(
+                stage, "same_key", "same_key", value, row["verdict"]["threshold"] or "", say_verdict(row["verdict"])
+            )
 
 
 def _last_stage(run: FinishedRun, row: dict[str, Any]) -> Iterator[Line]:
@@ -163,5 +166,6 @@ def last_transforms(run: FinishedRun) -> tuple[MapStage, tuple[Transform, ...]]:
     return stage, tuple(step.bind(sides) if isinstance(step, SideTransform) else step for step in chain.transforms)
 
 
-def _say(verdict: dict[str, Any] | None) -> str:
+def say_verdict(verdict: dict[str, Any] | None) -> str:
+    """Return a verdict in a word: `kept`, `dropped[reason]` and so on."""
     return "kept" if verdict is None else f"{verdict['outcome']}[{verdict['reason']}]"

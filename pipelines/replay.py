@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from pipelines.engines.mapping import conform
 from pipelines.errors import VerifyError
-from pipelines.explain import find_document, last_transforms
+from pipelines.explain import find_document, last_transforms, say_verdict
 from pipelines.finished import FinishedRun, open_run
 from pipelines.manifests import MANIFEST_FILE
 from pipelines.plan import DOCUMENTS
@@ -130,7 +130,7 @@ def _check_record(row: dict[str, Any], batch: pa.RecordBatch) -> None:
     """Refuse a record whose payload, or the reader's verdict on it, is not what the run read."""
     verdict = batch.column("verdict")[0].as_py()
     if verdict is not None:
-        refuse_record(row, f"the record is now {_say(verdict)}, and the run kept it")
+        refuse_record(row, f"the record is now {say_verdict(verdict)}, and the run kept it")
     payload = batch.column("content_hash")[0].as_py()
     if payload != row["content_hash"]:
         refuse_record(row, f"the payload's hash is now {payload.hex()}, and it was {row['content_hash'].hex()}")
@@ -144,7 +144,7 @@ def _through(transforms: tuple[Transform, ...], batch: pa.RecordBatch, stage: st
         if verdict is not None:
             name = batch.column("doc_id")[0].as_py().hex()
             raise VerifyError(
-                f"doc_id {name}: replayed it stops in stage {stage}: {_say(verdict)}, but the run kept it\n"
+                f"doc_id {name}: replayed it stops in stage {stage}: {say_verdict(verdict)}, but the run kept it\n"
                 f"hint: {RECIPE_FILE} or the packages have changed since the run; {RUN_FILE} names its packages"
             )
     return batch
@@ -152,13 +152,9 @@ def _through(transforms: tuple[Transform, ...], batch: pa.RecordBatch, stage: st
 
 def _refuse_stopped(doc_id: bytes, stage: str, verdict: dict[str, Any]) -> NoReturn:
     raise VerifyError(
-        f"doc_id {doc_id.hex()}: stopped in stage {stage}: {_say(verdict)}, it is in no token shard\n"
+        f"doc_id {doc_id.hex()}: stopped in stage {stage}: {say_verdict(verdict)}, it is in no token shard\n"
         "hint: `headrace explain` shows each rule's value and threshold"
     )
-
-
-def _say(verdict: dict[str, Any]) -> str:
-    return f"{verdict['outcome']}[{verdict['reason']}]"
 
 
 class _Shards:

@@ -22,6 +22,11 @@ def lists(column: pa.ListArray | pa.LargeListArray) -> tuple[np.ndarray, pa.Arra
     return running_total(lengths), column.flatten()
 
 
+def one_chunk(column: pa.ChunkedArray) -> pa.Array:
+    """Return a table's column as one array; without a copy where it is one."""
+    return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+
+
 def running_total(lengths: np.ndarray) -> np.ndarray:
     """Return the offsets of runs of these lengths laid one after the other: int64, shape (runs + 1,), from 0."""
     offsets = np.zeros(len(lengths) + 1, np.int64)

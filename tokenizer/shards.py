@@ -230,6 +230,17 @@ def _id_fault(ids, kinds, plain):  # type: ignore[no-untyped-def]
     return 0 if kinds[ids[-1]] == _END_OF_TEXT else _NO_END
 
 
+Spans = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+"""Loss spans of a column of documents: offsets by document (int64), then starts, ends (int32) and weights (int16)."""
+
+
+def loss_spans(loss: pa.ListArray) -> tuple[np.ndarray, Spans]:
+    """Return which documents bear loss in every token (bool: their `loss` is null), and the spans of the others."""
+    offsets, spans = lists(loss)
+    starts, ends, weights = (spans.field(name).to_numpy() for name in ("start", "end", "weight"))
+    return loss.is_null().to_numpy(zero_copy_only=False), (offsets, starts, ends, weights)
+
+
 class ShardWriter:
     """Streams documents into the three files, which stay the caller's: open before, to be closed and published after.
 

@@ -111,7 +111,11 @@ def _parse_dataclass(kind: Any, value: Any, file: str, key: str) -> Any:
         found = sorted(value) if isinstance(value, dict) else value
         refuse(file, key or "top level", found, f"the keys {sorted(hints)}")
     inside = f"{key}." if key else ""
-    return kind(**{name: parse(hint, value[name], file, inside + name) for name, hint in hints.items()})
+    fields = {name: parse(hint, value[name], file, inside + name) for name, hint in hints.items()}
+    try:
+        return kind(**fields)
+    except ValueError as error:  # the class's own check
+        raise JsonError(f"{file}: {key}: {error}\nhint: {ALTERED}") from error
 
 
 def canonical(data: Any) -> str:

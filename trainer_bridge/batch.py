@@ -13,14 +13,13 @@ import numba
 import numpy as np
 import xxhash
 
+from tokenizer.chat import FULL_WEIGHT
+
 IGNORED = -100
 """The label of a position that bears no loss: what PyTorch's cross entropy ignores."""
 
-FULL_WEIGHT = 256
-"""Weights are in 1/256."""
-
 PADDING = -1
-"""The number of the segment of padding."""
+"""The number of the segment of padding, which counts in no statistic (any negative number would say so)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -18,12 +18,11 @@ import numpy as np
 from mixtures.documents import Documents
 from mixtures.errors import PlanError
 from mixtures.order import EpochOrder, Interleave
-from mixtures.pack_index import PackIndex
+from mixtures.pack_index import PackIndex, PackKey
 from mixtures.packing import window_bounds
-from mixtures.plan import ManifestReference, Phase, PhaseSource, Plan
+from mixtures.plan import PackReference, Phase, PhaseSource, Plan
 from mixtures.planner import pack_key
 from tokenizer.columns import running_total
-from tokenizer.manifest import Manifest
 from trainer_bridge.batch import Batch, Pieces, fill_bounds, fill_padding, fill_pieces
 from trainer_bridge.errors import StreamError
 from trainer_bridge.window import PackingRule, Window, load_window
@@ -195,10 +194,10 @@ class _SourceOrder:
         self._rule = PackingRule(phase.length, planned.reserved, planned.cut, plan.validation, part == "validation")
         self._key = (plan.seed, name, part)
         self._group = plan.windows.group
-        self.documents = [_open_documents(plan, reference) for reference in planned.manifests]
+        self.documents = [Documents(plan.open_manifest(reference)) for reference in planned.manifests]
         self._bounds = [window_bounds(len(documents), plan.windows.documents) for documents in self.documents]
         indexes = [
-            _open_index(plan, pack.path, pack.sha256, pack_key(plan, planned, reference, phase.length))
+            _open_index(plan, pack, pack_key(planned, reference, phase.length, plan.windows, plan.validation))
             for reference, pack in zip(planned.manifests, inside.packs, strict=True)
         ]
         _check_sums(plan, name, inside, indexes)
@@ -270,22 +269,11 @@ def _check_sums(plan: Plan, name: str, inside: PhaseSource, indexes: list[PackIn
                 )
 
 
-def _open_documents(plan: Plan, reference: ManifestReference) -> Documents:
-    manifest = Manifest.load(plan.file(reference.path))
-    found = (manifest.source, manifest.partition, manifest.content_hash)
-    if found != (reference.source, reference.partition, reference.content_hash):
+def _open_index(plan: Plan, pack: PackReference, key: PackKey) -> PackIndex:
+    index = PackIndex.load(plan.file(pack.path), key)
+    if index.sha256 != pack.sha256:
         raise PlanError(
-            f"{manifest.path}: is {found}, the plan names {reference.source}, {reference.partition}, "
-            f"{reference.content_hash}\nhint: bring back the token shards that were planned, or plan anew"
-        )
-    return Documents(manifest)
-
-
-def _open_index(plan: Plan, path: str, sha256: str, key) -> PackIndex:  # type: ignore[no-untyped-def]
-    index = PackIndex.load(plan.file(path), key)
-    if index.sha256 != sha256:
-        raise PlanError(
-            f"{index.path}: has the hash {index.sha256}, the plan names {sha256}\n"
+            f"{index.path}: has the hash {index.sha256}, the plan names {pack.sha256}\n"
             "hint: remove it and make the plan anew with `headrace mix`, which then has the same fingerprint"
         )
     return index

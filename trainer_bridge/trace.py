@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,40 +52,64 @@ def trace_step(stream: Stream, step: int, row: int | None = None, column: int | 
         raise StreamError(f"row {row}: step {step:,} has {len(batch):,} sequences, counted from 0\nhint: name one")
     if column is not None and not 0 <= column < batch.tokens.shape[1]:
         raise StreamError(f"column {column}: a sequence has {batch.tokens.shape[1]:,} tokens, counted from 0")
-    for chosen in range(len(batch)) if row is None else [row]:
-        yield from _row(stream, batch, chosen, column)
+    places = _places(batch, range(len(batch)) if row is None else [row], column)
+    facts = _facts(stream, batch, [piece for *_, piece in places])
+    for chosen, first, piece in places:
+        yield _seen(stream, batch, chosen, first, piece, facts[_key(batch, piece)])
 
 
-def _row(stream: Stream, batch: Batch, row: int, column: int | None) -> Iterator[Seen]:
-    pieces, first = batch.pieces, 0
-    if pieces.offsets[row] == pieces.offsets[row + 1]:
-        return  # an empty sequence that fills the last step
-    position = batch.first + row
-    [place] = stream.places(position, 1)
-    for piece in range(int(pieces.offsets[row]), int(pieces.offsets[row + 1])):
-        last = first + int(pieces.size[piece])
-        if column is None or first <= column < last:
-            documents = stream.documents(int(pieces.source[piece]), int(pieces.manifest[piece]))
-            number, start = int(pieces.document[piece]), int(pieces.start[piece])
-            [facts] = documents.read(number, number + 1, ["doc_id", *ORIGIN, "tokens"]).to_pylist()
-            path = documents.manifest.path
-            assert path is not None, "a stream's manifests were loaded from files"
-            yield Seen(
-                row=row,
-                first=first,
-                last=last,
-                sequence=position,
-                source=place.source,
-                epoch=place.epoch,
-                manifest=path,
-                output=ledger_of(documents.manifest).parent,
-                doc_id=facts["doc_id"].hex(),
-                start=start,
-                end=start + last - first,
-                tokens=facts["tokens"],
-                origin={name: facts[name] for name in ORIGIN},
-            )
-        first = last
+def _places(batch: Batch, rows: Iterable[int], column: int | None) -> list[tuple[int, int, int]]:
+    """Return (row, first column, piece) of the pieces in these rows, or of those that hold the column."""
+    pieces, found = batch.pieces, []
+    for row in rows:
+        first = 0
+        for piece in range(int(pieces.offsets[row]), int(pieces.offsets[row + 1])):
+            last = first + int(pieces.size[piece])
+            if column is None or first <= column < last:
+                found.append((row, first, piece))
+            first = last
+    return found
+
+
+def _key(batch: Batch, piece: int) -> tuple[int, int, int]:
+    columns = (batch.pieces.source, batch.pieces.manifest, batch.pieces.document)
+    return int(columns[0][piece]), int(columns[1][piece]), int(columns[2][piece])
+
+
+def _facts(stream: Stream, batch: Batch, pieces: list[int]) -> dict[tuple[int, int, int], dict[str, Any]]:
+    """Return the rows of the pieces' documents by source, manifest and document: a manifest's are read together."""
+    wanted: dict[tuple[int, int], set[int]] = defaultdict(set)
+    for source, manifest, document in (_key(batch, piece) for piece in pieces):
+        wanted[source, manifest].add(document)
+    found: dict[tuple[int, int, int], dict[str, Any]] = {}
+    for (source, manifest), documents in wanted.items():
+        ordered = sorted(documents)
+        rows = stream.documents(source, manifest).take(np.array(ordered), ["doc_id", *ORIGIN, "tokens"]).to_pylist()
+        found |= {(source, manifest, document): row for document, row in zip(ordered, rows, strict=True)}
+    return found
+
+
+def _seen(stream: Stream, batch: Batch, row: int, first: int, piece: int, facts: dict[str, Any]) -> Seen:
+    source, manifest, _ = _key(batch, piece)
+    loaded = stream.documents(source, manifest).manifest
+    assert loaded.path is not None, "a stream's manifests were loaded from files"
+    [place] = stream.places(batch.first + row, 1)
+    start, size = int(batch.pieces.start[piece]), int(batch.pieces.size[piece])
+    return Seen(
+        row=row,
+        first=first,
+        last=first + size,
+        sequence=batch.first + row,
+        source=place.source,
+        epoch=place.epoch,
+        manifest=loaded.path,
+        output=ledger_of(loaded).parent,
+        doc_id=facts["doc_id"].hex(),
+        start=start,
+        end=start + size,
+        tokens=facts["tokens"],
+        origin={name: facts[name] for name in ORIGIN},
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

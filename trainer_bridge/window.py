@@ -10,13 +10,15 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from mixtures.documents import Documents
 from mixtures.errors import PlanError
 from mixtures.holdout import Validation
 from mixtures.packing import Packing, pack
 from mixtures.plan import Cut
-from tokenizer.columns import lists
+from tokenizer.columns import one_chunk
+from tokenizer.shards import loss_spans
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -60,9 +62,7 @@ def load_window(documents: Documents, first: int, last: int, rule: PackingRule) 
     lengths = documents.lengths(first, last)
     packing = pack(lengths[chosen], rule.length, rule.reserved, rule.cut == "long")
     packing = dataclasses.replace(packing, document=chosen[packing.document].astype(np.int32))
-    loss = rows.column("loss").combine_chunks()
-    span_offsets, spans = lists(loss)
-    fields = (spans.field(name).to_numpy() for name in ("start", "end", "weight"))
+    plain, spans = loss_spans(one_chunk(rows.column("loss")))
     shards, origins = np.empty(last - first, np.int32), np.empty(last - first, np.int64)
     tokens, place = {}, 0
     for part in documents.parts(first, last):
@@ -73,8 +73,7 @@ def load_window(documents: Documents, first: int, last: int, rule: PackingRule) 
         _check_origins(origins[inside], lengths[inside], len(shard.tokens), shard.docs)
         tokens[part.shard] = shard.tokens.view(np.ndarray)
         place += count
-    plain = loss.is_null().to_numpy(zero_copy_only=False)
-    return Window(first, packing, lengths, shards, origins, plain, (span_offsets, *fields), tokens)
+    return Window(first, packing, lengths, shards, origins, plain, spans, tokens)
 
 
 def _check_origins(origins: np.ndarray, lengths: np.ndarray, tokens: int, docs: Path) -> None:
@@ -86,7 +85,7 @@ def _check_origins(origins: np.ndarray, lengths: np.ndarray, tokens: int, docs: 
         )
 
 
-def _chosen(rows, rule: PackingRule) -> np.ndarray:  # type: ignore[no-untyped-def]
+def _chosen(rows: pa.Table, rule: PackingRule) -> np.ndarray:
     """Return the places of the documents of the rule's part (int64)."""
     if rule.validation is None:
         return np.arange(0 if rule.held_out else rows.num_rows)

@@ -7,7 +7,6 @@ escaped (Jinja's autoescape), and shown without what does not print. Each file i
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from mixtures.report.errors import ReportError
 from mixtures.report.figures import collect_figures
 from mixtures.report.inputs import OUTPUT_MARKS, is_output
 from tokenizer.errors import visible
+from tokenizer.whole_file import whole_file
 
 PAGE, FIGURES = "report.html", "report.json"
 
@@ -109,9 +109,5 @@ def _check_folder(folder: Path) -> None:
 
 
 def _publish(path: Path, text: str) -> None:
-    attempt = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with whole_file(path) as attempt:
         attempt.write_text(text, encoding="utf-8")
-        attempt.replace(path)
-    finally:
-        attempt.unlink(missing_ok=True)

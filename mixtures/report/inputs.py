@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
+from mixtures.errors import PlanError
 from mixtures.plan import ManifestReference, Plan
 from mixtures.report.errors import ReportError
 from tokenizer.manifest import Manifest
@@ -131,18 +132,10 @@ def _planned_sources(plan: Plan) -> tuple[tuple[Source, ...], list[str]]:
 
 def _load_planned(plan: Plan, reference: ManifestReference) -> Manifest:
     """Load a manifest that a plan names; `ReportError` unless it is the one that the plan was made of."""
-    path = plan.file(reference.path)
-    manifest = Manifest.load(path)
-    found = (manifest.source, manifest.partition, manifest.content_hash, manifest.ledger.sha256)
-    expected = (reference.source, reference.partition, reference.content_hash, reference.ledger)
-    names = ("source", "partition", "content_hash", "ledger.sha256")
-    for name, ours, theirs in zip(names, found, expected, strict=True):
-        if ours != theirs:
-            raise ReportError(
-                f"{path}: {name} is {ours!r:.200}, the plan {plan.path} names {theirs!r:.200}\n"
-                "hint: bring back the shards that the plan was made of, or make the plan anew with `headrace mix`"
-            )
-    return manifest
+    try:
+        return plan.open_manifest(reference)
+    except PlanError as error:
+        raise ReportError(str(error)) from error
 
 
 def _load_output(folder: Path) -> Inputs:

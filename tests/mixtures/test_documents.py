@@ -35,6 +35,14 @@ def test_any_part(documents, first, last):
             assert np.array_equal(shard.tokens[origin : origin + len(expected)], expected)
 
 
+@pytest.mark.parametrize("places", [[0], [39], [0, 39], [3, 4, 5, 6, 11, 30], list(range(40))])
+def test_rows_of_some(documents, places):
+    made, found = documents
+    table = found.take(np.array(places), ["tokens", "doc_id"])
+    assert table.column("doc_id").to_pylist() == [list(made)[place] for place in places]
+    assert table.column("tokens").to_pylist() == found.lengths(0, 40)[places].tolist()
+
+
 def test_a_shard_that_is_gone(documents):
     _, found = documents
     path = found.manifest.path.parent / "00002.idx"

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from mixtures.packing import (
     PACKING_VERSION,
     Packing,
-    count_sequences,
     count_sequences_of_windows,
     pack,
     window_bounds,
@@ -21,6 +20,11 @@ from mixtures.packing import (
 LONGEST = 2**31 - 1
 
 Piece = tuple[int, int, int]
+
+
+def count_sequences(lengths: np.ndarray, length: int, reserved: int, cut: bool) -> int:
+    """Return how many sequences one window of these lengths makes."""
+    return int(count_sequences_of_windows(lengths, np.array([0, len(lengths)]), length, reserved, cut)[0])
 
 
 def int32(lengths) -> np.ndarray:

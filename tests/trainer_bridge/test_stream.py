@@ -222,7 +222,7 @@ def test_another_manifest_is_refused(tmp_path):
     path = made_plan(tmp_path)
     manifest = tmp_path / "out/tokens/web/manifest.json"
     manifest.write_bytes((tmp_path / "out/tokens/code/manifest.json").read_bytes())
-    with pytest.raises(PlanError, match="the plan names web"):
+    with pytest.raises(PlanError, match=r"manifest.json: source is 'code', the plan .*plan.json names 'web'"):
         Stream(Plan.load(path))
 
 

@@ -19,9 +19,6 @@ from torch.nn import functional as F
 
 from trainer_bridge.moe.config import ModelConfig
 
-PADDING = -1
-"""The document number of padding (any negative number is): a segment of its own that counts in no statistic."""
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Layout:

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from mixtures.plan import Plan
-from trainer_bridge.batch import FULL_WEIGHT, Batch
+from tokenizer.chat import FULL_WEIGHT
+from trainer_bridge.batch import Batch
 from trainer_bridge.moe.loss import weighted_cross_entropy
 from trainer_bridge.moe.model import Decoder
 from trainer_bridge.stream import Stream

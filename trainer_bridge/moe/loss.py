@@ -19,11 +19,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-IGNORED = -100
-"""The label of a position that has no target."""
-
-FULL_WEIGHT = 256
-"""Weights of tokens are integers in 1/256."""
+from tokenizer.chat import FULL_WEIGHT
+from trainer_bridge.batch import IGNORED
 
 CHUNK_TOKENS = 512
 

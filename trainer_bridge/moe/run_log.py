@@ -16,6 +16,7 @@ from typing import Any
 from torch.utils.tensorboard import SummaryWriter
 
 from mixtures.plan import Plan
+from tokenizer.whole_file import whole_file
 from trainer_bridge.errors import TrainingError
 from trainer_bridge.moe.config import ModelConfig
 from trainer_bridge.moe.settings import TrainingSettings
@@ -123,9 +124,8 @@ def _cut_after(path: Path, after: int) -> None:
     """Rewrite the log without the lines of later steps and without a torn one; a run from the start begins it anew."""
     lines = path.read_text(encoding="ascii", errors="replace").splitlines() if after and path.exists() else []
     kept = [line + "\n" for line in lines if 0 <= _step_of(line) <= after]
-    attempt = path.with_name(f".{path.name}.{os.getpid()}")
-    attempt.write_text("".join(kept), encoding="ascii")
-    attempt.replace(path)
+    with whole_file(path) as attempt:
+        attempt.write_text("".join(kept), encoding="ascii")
 
 
 def _step_of(line: str) -> int:
@@ -149,9 +149,8 @@ def write_run_file(folder: Path, plan: Plan, settings: TrainingSettings, config:
         "config": dataclasses.asdict(settings),
         "parameters": {"total": config.total_parameters, "active": config.active_parameters},
     }
-    attempt = folder / f".{RUN_FILE}.{os.getpid()}"
     try:
-        attempt.write_text(json.dumps(data, sort_keys=True, indent=2) + "\n", encoding="utf-8")
-        attempt.replace(folder / RUN_FILE)
+        with whole_file(folder / RUN_FILE) as attempt:
+            attempt.write_text(json.dumps(data, sort_keys=True, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise TrainingError(f"{folder / RUN_FILE}: {error.strerror}\nhint: name another --output") from error

@@ -15,7 +15,8 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from trainer_bridge.batch import FULL_WEIGHT, step_digest
+from tokenizer.chat import FULL_WEIGHT
+from trainer_bridge.batch import step_digest
 from trainer_bridge.moe.loss import weighted_cross_entropy
 from trainer_bridge.moe.model import Decoder
 from trainer_bridge.moe.ranks import Ranks

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from trainer_bridge.moe.attention import PADDING, Attention, Layout, document_mask, rotate, rotations
+from trainer_bridge.batch import PADDING
+from trainer_bridge.moe.attention import Attention, Layout, document_mask, rotate, rotations
 from trainer_bridge.moe.config import ModelConfig
 
 CONFIG = ModelConfig(layers=1, d_model=32, heads=4, head_dim=16, d_ff=8, vocabulary=8)

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from trainer_bridge.batch import IGNORED
 from trainer_bridge.moe import loss
-from trainer_bridge.moe.loss import IGNORED, weighted_cross_entropy
+from trainer_bridge.moe.loss import weighted_cross_entropy
 
 
 def reference(

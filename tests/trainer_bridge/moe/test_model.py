@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 
-from trainer_bridge.moe.attention import PADDING, Layout
+from trainer_bridge.batch import IGNORED, PADDING
+from trainer_bridge.moe.attention import Layout
 from trainer_bridge.moe.config import GPT4_SHAPE, ModelConfig
-from trainer_bridge.moe.loss import IGNORED, weighted_cross_entropy
+from trainer_bridge.moe.loss import weighted_cross_entropy
 from trainer_bridge.moe.model import Decoder, Output
 
 CONFIG = ModelConfig(layers=4, d_model=48, heads=6, head_dim=16, d_ff=64, vocabulary=300, init_std=0.2)
