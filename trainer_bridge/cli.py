@@ -61,6 +61,8 @@ def trace(
     if as_json:
         for piece in seen:
             click.echo(json.dumps(_plain(stream, piece, text), sort_keys=True))
+    elif not seen:
+        click.echo("no document stands there: an empty sequence that fills the last step, or padding")
     elif text:
         _show_text(stream, seen, make_console(), whole=column is not None)
     else:
@@ -102,12 +104,11 @@ def _show_table(seen: list[Seen], console: Console) -> None:
     console.print(table)
     if len(seen) > SHOWN:
         console.print(f"{len(seen) - SHOWN:,} more pieces: --row shows those of one sequence, --json all of them")
-    if seen:
-        console.print(
-            visible(f"headrace replay {seen[0].output} {seen[0].doc_id} reads the first one's origin again"),
-            highlight=False,
-            soft_wrap=True,
-        )
+    console.print(
+        visible(f"headrace replay {seen[0].output} {seen[0].doc_id} reads the first one's origin again"),
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _show_sightings(sightings: list[Sighting], as_json: bool, console: Console) -> None:

@@ -72,14 +72,17 @@ class Stream:
 
         The last step of a phase is filled with empty sequences. Raises `StreamError` for a step or rank there is not.
         """
+        inside = step
         for phase, settings, begin in zip(self._phases, self.plan.phases, self._bounds, strict=False):
-            if 0 <= step < settings.steps:
+            if 0 <= inside < settings.steps:
                 share = _share(settings.global_batch, rank, world_size)
-                start = step * settings.global_batch + rank * share
+                start = inside * settings.global_batch + rank * share
                 real = max(0, min(share, phase.total - start))
                 return phase.batch(int(begin) + start, min(start, phase.total), real, share)
-            step -= settings.steps
-        raise StreamError(f"step: the plan has {self.plan.steps:,} steps, counted from 0\nhint: name one of them")
+            inside -= settings.steps
+        raise StreamError(
+            f"step {step:,}: the plan has {self.plan.steps:,} steps, counted from 0\nhint: name a lower one"
+        )
 
     def places(self, first: int, count: int) -> Iterator[Place]:
         """Yield where sequences [first, first + count) come from."""

@@ -116,7 +116,7 @@ def test_the_command(plan, stream):
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [
-        (["--step", 100_000], 1, "Error: step: the plan has"),
+        (["--step", 100_000], 1, "Error: step 100,000: the plan has"),
         (["--step", 1, "--column", 3], 2, "--column is a place in a sequence: give its --row"),
         ([], 2, "give a --step, or a --document"),
         (["--document", "00", "--row", 1], 2, "--row, --column and --text belong to a --step"),
@@ -128,6 +128,16 @@ def test_what_cannot_be_traced(plan, words, status, said):
     result = call("trace", "--plan", plan.path, *words)
     assert result.exit_code == status
     assert said in result.output
+
+
+def test_where_no_document_stands(plan, stream):
+    last = plan.steps - 1
+    empty = int(np.flatnonzero(stream.step(last).used == 0)[0])
+    words = ("trace", "--plan", plan.path, "--step", last, "--row", empty)
+    for more in ((), ("--text",), ("--column", 3)):
+        result = call(*words, *more)
+        assert (result.exit_code, result.output.count("no document stands there")) == (0, 1)
+    assert call(*words, "--json").output == ""
 
 
 def test_no_plan(tmp_path):
