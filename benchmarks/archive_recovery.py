@@ -29,7 +29,8 @@ from warcio.recordloader import ArcWarcRecord
 from pipelines.sources.archive import read_archive
 from pipelines.sources.commoncrawl import CommonCrawl
 from pipelines.sources.source import BatchLimits, RawAccount, Split, content_hash
-from pipelines.storage import LocalStorage, StoredFile
+from pipelines.storage.local import LocalStorage
+from pipelines.storage.storage import StoredFile
 
 ROW_TYPES = ("response", "resource", "conversion")
 DEFAULT_FOLDER = Path(__file__).resolve().parents[1] / "../shared/data/warc"

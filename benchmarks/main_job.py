@@ -46,7 +46,7 @@ from pipelines.sinks.token_shards import TokenShardsSink
 from pipelines.sources.committed import Committed
 from pipelines.sources.registry import SOURCES
 from pipelines.sources.source import BatchBuilder
-from pipelines.storage import LocalStorage
+from pipelines.storage.local import LocalStorage
 from pipelines.transforms.encode import Encode
 from pipelines.transforms.exact import ExactDuplicate, FindDuplicates, SameKey, SortTable, TextHash
 from pipelines.transforms.extract import ENGINES, Extract

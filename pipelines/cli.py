@@ -47,7 +47,7 @@ def run(recipe: Path, output: Path, workers: int, engine: str | None, limit: int
     from pipelines.plan import build_plan
     from pipelines.recipe import ENGINES, load_recipe
     from pipelines.run import list_splits, run_plan
-    from pipelines.storage import LocalStorage
+    from pipelines.storage.local import LocalStorage
     from pipelines.summary import show_plan, show_summary
     from tokenizer.terminal import make_console, show_progress
 

@@ -51,7 +51,7 @@ class Explanation:
     rows: tuple[Line, ...]
 
 
-def explain_document(output: Path, doc_id: str) -> Explanation:
+def explain_document(output: Path | str, doc_id: str) -> Explanation:
     """Explain the document whose id is or begins with `doc_id` (hex).
 
     Raises `VerifyError` when there is none, or when several ids begin so.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from pipelines.commit import FileRecord
 from pipelines.plan import Plan
-from pipelines.storage import Storage
+from pipelines.storage.storage import Storage
 from tokenizer.encodings import encoding_named
 from tokenizer.manifest import LedgerReference, Manifest, ShardEntry, ShardFiles
 from tokenizer.shards import FileSummary

@@ -25,7 +25,7 @@ from pipelines.sinks.tables import TableOutput
 from pipelines.sinks.token_shards import TokenShards
 from pipelines.sources.committed import Committed
 from pipelines.stage import Chain, GroupStage, MapStage, Side, Stage, TableOf
-from pipelines.storage import LocalStorage, Storage
+from pipelines.storage.storage import Storage
 from pipelines.transform import Transform
 from pipelines.transforms.encode import Encode
 from pipelines.transforms.exact import DUPLICATES, HASHES, ExactDuplicate, FindDuplicates, SameKey, SortTable, TextHash
@@ -69,7 +69,7 @@ class Plan:
 def build_plan(recipe: Recipe, output: Storage) -> Plan:
     """Lay out the stages of a recipe. Raises `RecipeError` when its transforms do not fit together."""
     chains = {
-        entry.source.name: Chain(entry.source, LocalStorage(entry.root), _transforms(recipe, place, entry))
+        entry.source.name: Chain(entry.source, entry.root.open(), _transforms(recipe, place, entry))
         for place, entry in enumerate(recipe.sources)
     }
     read_schema = _schema_after(recipe, chains)

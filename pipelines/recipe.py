@@ -17,6 +17,8 @@ from typing import Any, Literal
 from pipelines.errors import RecipeError
 from pipelines.sources.registry import SOURCES
 from pipelines.sources.source import Source
+from pipelines.storage.schemes import open_storage, scheme_of
+from pipelines.storage.storage import ReadStorage
 from pipelines.transform import Transform
 from pipelines.transforms.registry import TRANSFORMS
 from tokenizer.encodings import ENCODINGS
@@ -67,11 +69,28 @@ class Output:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Root:
+    """Where a source's files lie: below an address (absolute path or URL); all of them, or those of a list file."""
+
+    address: str
+    files: Path | None = None
+
+    def open(self) -> ReadStorage:
+        """Return the storage. Raises `HeadraceError` for a list that cannot be read."""
+        storage = open_storage(self.address)
+        if self.files is None:
+            return storage
+        from pipelines.storage.listed import ListedStorage
+
+        return ListedStorage.of(storage, self.files)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class SourceRecipe:
     """One source of a recipe: its reader, where its files are, and its transforms in order."""
 
     source: Source
-    root: Path
+    root: Root
     transforms: tuple[Transform, ...]
 
 
@@ -96,7 +115,7 @@ def load_recipe(path: Path, *, limit: int | None = None) -> Recipe:
     return _Loader(path).recipe(limit)
 
 
-def recipe_of_resolved(path: Path, resolved: dict[str, Any], roots: Mapping[str, Path]) -> Recipe:
+def recipe_of_resolved(path: Path, resolved: dict[str, Any], roots: Mapping[str, Root]) -> Recipe:
     """Return the recipe that a resolved recipe (recipe.json of an output) was made from.
 
     `roots` says where the sources lie now. Raises `RecipeError` when this version knows its parts no more.
@@ -137,7 +156,7 @@ class _Loader:
             engine=engine,
         )
 
-    def resolved(self, data: dict[str, Any], roots: Mapping[str, Path]) -> Recipe:
+    def resolved(self, data: dict[str, Any], roots: Mapping[str, Root]) -> Recipe:
         sources = []
         for name, fields in data["sources"].items():
             steps = [{step["transform"]: _without(step, "transform", "version")} for step in fields["transforms"]]
@@ -166,8 +185,8 @@ class _Loader:
             raise self._file.fault(f"{where}.reader", reader, f"allowed are {', '.join(sorted(SOURCES))}")
         kind: Any = SOURCES[reader]
         settable = tuple(field.name for field in dataclasses.fields(kind) if field.name != "name")
-        self._file.check_keys(settings, where, ("reader", "root", *settable, "transforms"))
-        fields = {key: value for key, value in settings.items() if key not in ("reader", "root", "transforms")}
+        self._file.check_keys(settings, where, ("reader", "root", "files", *settable, "transforms"))
+        fields = _without(settings, "reader", "root", "files", "transforms")
         if limit is not None:
             fields["limit"] = limit
         source = self._file.build(kind, {**fields, "name": name}, where)
@@ -176,11 +195,25 @@ class _Loader:
             raise self._file.fault(
                 f"{where}.transforms", settings.get("transforms"), f"reader {reader} needs `extract` first"
             )
-        return SourceRecipe(source, self._root(settings.get("root"), where), transforms)
+        root = Root(self._root(settings.get("root"), where), self._list_file(settings.get("files"), where))
+        return SourceRecipe(source, root, transforms)
 
-    def _root(self, root: object, where: str) -> Path:
+    def _list_file(self, files: object, where: str) -> Path | None:
+        if files is None:
+            return None
+        if not isinstance(files, str) or not (self._path.parent / files).is_file():
+            raise self._file.fault(
+                f"{where}.files", files, "a list of files below the root, one a line (relative to the recipe file)"
+            )
+        return (self._path.parent / files).resolve()
+
+    def _root(self, root: object, where: str) -> str:
         if not isinstance(root, str) or not root:
-            raise self._file.fault(f"{where}.root", root, "a folder, relative to the recipe file, or sysconfig:NAME")
+            raise self._file.fault(
+                f"{where}.root", root, "a folder, relative to the recipe file, s3://, https:// or sysconfig:NAME"
+            )
+        if scheme_of(root):
+            return root.rstrip("/")
         scheme, _, name = root.partition(":")
         if scheme == "sysconfig":
             if name not in sysconfig.get_path_names():
@@ -192,7 +225,7 @@ class _Loader:
             raise self._file.fault(
                 f"{where}.root", root, f"a folder; {path} is none (paths are relative to the recipe file)"
             )
-        return path.resolve()
+        return str(path.resolve())
 
     def _transforms(self, entries: object, where: str) -> tuple[Transform, ...]:
         if not isinstance(entries, list):

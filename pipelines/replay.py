@@ -7,8 +7,8 @@ is taken from the tables of their stages.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -57,7 +57,7 @@ class Replay:
         return dataclasses.asdict(self) | {"ids": self.ids.tolist(), "shard": str(self.shard), "same": True}
 
 
-def replay_document(output: Path, doc_id: str) -> Replay:
+def replay_document(output: Path | str, doc_id: str) -> Replay:
     """Replay the document whose id is or begins with `doc_id` (hex).
 
     Raises `VerifyError` when there is none, several ids begin so, it stopped on the way, its record is no longer there,
@@ -72,7 +72,7 @@ def replay_document(output: Path, doc_id: str) -> Replay:
     return replay
 
 
-def replay_documents(output: Path, doc_ids: Sequence[bytes]) -> list[Replay]:
+def replay_documents(output: Path | str, doc_ids: Sequence[bytes]) -> list[Replay]:
     """Replay documents of the token shards, by their ids, in this order; the run is opened and each split read once.
 
     Raises `VerifyError`, as `replay_document` does.
@@ -94,7 +94,13 @@ def _explained() -> Iterator[None]:
 
 def _replay(run: FinishedRun, doc_ids: Sequence[bytes]) -> Iterator[Replay]:
     rows = _documents(run, doc_ids)
-    shards = _Shards(run, {row["source"] for row in rows})
+    with ExitStack() as stack:
+        sources = {row["source"] for row in rows}
+        shards = _Shards({source: stack.enter_context(run.on_disk(f"tokens/{source}")) for source in sources})
+        yield from _replay_rows(run, rows, shards)
+
+
+def _replay_rows(run: FinishedRun, rows: Sequence[dict[str, Any]], shards: _Shards) -> Iterator[Replay]:
     last_stage, last = last_transforms(run)
     for row, batch in zip(rows, read_again(run, rows), strict=True):
         _check_record(row, batch)
@@ -160,10 +166,10 @@ def _refuse_stopped(doc_id: bytes, stage: str, verdict: dict[str, Any]) -> NoRet
 class _Shards:
     """The token shards of some sources, looked up by doc_id."""
 
-    def __init__(self, run: FinishedRun, sources: set[str]) -> None:
-        root = run.storage.root / "tokens"
+    def __init__(self, folders: Mapping[str, Path]) -> None:
         self._manifests: dict[str, list[Manifest]] = {
-            source: [Manifest.load(path) for path in sorted((root / source).rglob(MANIFEST_FILE))] for source in sources
+            source: [Manifest.load(path) for path in sorted(folder.rglob(MANIFEST_FILE))]
+            for source, folder in folders.items()
         }
         self._open: dict[tuple[Path | None, int], tuple[Shard, pa.Table]] = {}
 

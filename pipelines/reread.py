@@ -15,7 +15,7 @@ from pipelines.schema import CORE
 from pipelines.sources.commoncrawl import CommonCrawl
 from pipelines.sources.source import BatchLimits, RawAccount, Source
 from pipelines.stage import Chain, MapStage
-from pipelines.storage import Storage
+from pipelines.storage.storage import ReadStorage
 
 Row = dict[str, Any]
 """A document's row of any committed table: `source`, `doc_id` and origin say which record it was."""
@@ -48,7 +48,7 @@ def read_again(run: FinishedRun, rows: Sequence[Row]) -> list[pa.RecordBatch]:
     return [found[place] for place in range(len(rows))]
 
 
-def _by_offset(source: CommonCrawl, storage: Storage, row: Row) -> pa.RecordBatch:
+def _by_offset(source: CommonCrawl, storage: ReadStorage, row: Row) -> pa.RecordBatch:
     """Read one record of an archive; a compressed member may hold several, told apart by their ids."""
     inner = row.get("origin_inner")
     if inner is None:

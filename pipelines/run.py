@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import hashlib
 import json
 import os
@@ -11,10 +10,10 @@ import platform
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any, TextIO
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pyarrow as pa
 
@@ -24,10 +23,12 @@ from pipelines.errors import HeadraceError, OutputError
 from pipelines.ledger import check_stages, check_tables, to_parquet, to_table
 from pipelines.manifests import LEDGER_FILE, write_manifests
 from pipelines.plan import DOCUMENTS, Plan
+from pipelines.recipe import Root
 from pipelines.sources.committed import Committed
 from pipelines.sources.source import Split
 from pipelines.stage import GroupStage, MapStage, Stage, TableOf
-from pipelines.storage import ATTEMPTS, LocalStorage, explain_os_error
+from pipelines.storage.local import LocalStorage, explain_os_error
+from pipelines.storage.storage import ReadStorage, Storage
 from tokenizer.encodings import TokenizerMismatch, encoding_named, vocabulary_bytes
 
 PACKAGES = (
@@ -46,7 +47,7 @@ PACKAGES = (
     *("py3langid", "pyarrow", "resiliparse", "tiktoken", "trafilatura", "xxhash", "zstandard"),
 )
 """What the bytes of an output may depend on."""
-RECIPE_FILE, RUN_FILE, LOCK_FILE = "recipe.json", "run.json", ".lock"
+RECIPE_FILE, RUN_FILE, PACKAGES_FILE = "recipe.json", "run.json", "packages.json"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ def list_splits(plan: Plan) -> dict[str, list[Split]]:
     }
 
 
-def run_plan(plan: Plan, output: LocalStorage, engine: Engine, report: Report) -> RunResult:
+def run_plan(plan: Plan, output: Storage, engine: Engine, report: Report) -> RunResult:
     """Carry out a plan into an output folder and return what came out.
 
     Raises `OutputError` for a folder that is unusable or holds another recipe's data, `LedgerImbalance` when anything
@@ -107,31 +108,23 @@ def run_plan(plan: Plan, output: LocalStorage, engine: Engine, report: Report) -
 
 
 @contextmanager
-def claimed(plan: Plan, output: LocalStorage) -> Iterator[dict[str, str]]:
-    """Hold the output folder for this recipe and this process; sweep unfinished attempts of runs that ended.
+def claimed(plan: Plan, output: Storage, *, shared: bool = False) -> Iterator[dict[str, str]]:
+    """Hold the output for this recipe and this process, alone or beside others that read parts of its input.
 
-    Yields the packages with which the folder was last worked on (they stand in the lock file, finished run or not).
+    Yields the packages with which the output was last worked on, finished run or not.
     """
     try:
-        if not output.exists(RECIPE_FILE) and any(file.path != LOCK_FILE for file in output.list()):
-            raise OutputError(f"{output.root}: is not empty and holds no run\nhint: choose a new or empty folder")
-        output.root.mkdir(parents=True, exist_ok=True)
-        lock = (output.root / LOCK_FILE).open("a+")
+        foreign = not output.exists(RECIPE_FILE) and any(output.list())
     except OSError as error:
-        raise explain_os_error(error, str(output.root)) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise OutputError(
-                f"{output.root}: another run is at work in this folder\nhint: wait for it, or choose another --output"
-            ) from error
+        raise explain_os_error(error, output.url) from error
+    if foreign:
+        raise OutputError(f"{output.url}: is not empty and holds no run\nhint: choose a new or empty folder")
+    with output.claim(shared=shared):
         _claim_recipe(plan, output)
-        output.delete(ATTEMPTS)
-        yield _exchange_packages(lock)
+        yield _exchange_packages(output)
 
 
-def _claim_recipe(plan: Plan, output: LocalStorage) -> None:
+def _claim_recipe(plan: Plan, output: Storage) -> None:
     resolved = plan.resolved_json()
     if not output.exists(RECIPE_FILE):
         output.commit(RECIPE_FILE, resolved)
@@ -143,7 +136,7 @@ def _claim_recipe(plan: Plan, output: LocalStorage) -> None:
         except ValueError:
             changed = "not being JSON"
         raise OutputError(
-            f"{output.root}: was made by another recipe (it differs in {changed})\n"
+            f"{output.url}: was made by another recipe (it differs in {changed})\n"
             "hint: choose another --output, or delete the folder to make it anew"
         )
 
@@ -162,7 +155,7 @@ def _difference(old: Any, new: Any, where: str = "") -> str:
 
 def _run_stage(
     stage: Stage, plan: Plan, splits: Mapping[str, list[Split]], results: Mapping[str, StageResult],
-    output: LocalStorage, engine: Engine, report: Report,
+    output: Storage, engine: Engine, report: Report,
 ) -> StageResult:  # fmt: skip
     if isinstance(stage, GroupStage):
         return engine.group(stage, [_committed(given, results, output) for given in stage.inputs], output, report)
@@ -175,7 +168,7 @@ def _run_stage(
     return engine.map(stage, reader.splits_of(list(given), DOCUMENTS), sides, output, report)
 
 
-def _committed(given: TableOf, results: Mapping[str, StageResult], output: LocalStorage) -> CommittedTable:
+def _committed(given: TableOf, results: Mapping[str, StageResult], output: Storage) -> CommittedTable:
     """Return a table of this run from its stage's result, or one of an earlier run from the commits that lie there."""
     if given.run is None:
         return CommittedTable(output, given.table, results[given.stage].commits)
@@ -183,7 +176,7 @@ def _committed(given: TableOf, results: Mapping[str, StageResult], output: Local
     return CommittedTable(given.run, given.table, tuple(sorted(commits, key=lambda commit: commit.label)))
 
 
-def _write_ledger(plan: Plan, results: Mapping[str, StageResult], output: LocalStorage) -> pa.Table:
+def _write_ledger(plan: Plan, results: Mapping[str, StageResult], output: Storage) -> pa.Table:
     ledger = to_table(entry for result in results.values() for commit in result.commits for entry in commit.entries)
     check_stages(ledger, plan.document_stages)
     check_tables(ledger, plan.tables_between())
@@ -191,7 +184,7 @@ def _write_ledger(plan: Plan, results: Mapping[str, StageResult], output: LocalS
     return ledger
 
 
-def _publish_tokens(plan: Plan, results: Mapping[str, StageResult], output: LocalStorage) -> None:
+def _publish_tokens(plan: Plan, results: Mapping[str, StageResult], output: Storage) -> None:
     commits = results[plan.stages[-1].name].commits
     files = [file for commit in commits for file in commit.files if file.table == "tokens"]
     written = write_manifests(plan, files, hashlib.sha256(output.read(LEDGER_FILE)).hexdigest(), output)
@@ -210,7 +203,7 @@ def _empty_sources(ledger: pa.Table, splits: Mapping[str, list[Split]]) -> list[
 
 
 def _run_record(
-    plan: Plan, results: Mapping[str, StageResult], warnings: list[str], output: LocalStorage, engine: Engine,
+    plan: Plan, results: Mapping[str, StageResult], warnings: list[str], output: Storage, engine: Engine,
     started: float,
 ) -> dict[str, Any]:  # fmt: skip
     """Return what run.json says of this run: everything about it that is not data."""
@@ -218,8 +211,9 @@ def _run_record(
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         "seconds": round(time.time() - started, 3),
         "engine": engine.name,
-        "recipe": os.path.relpath(plan.recipe.path, output.root),
-        "roots": {entry.source.name: str(entry.root) for entry in plan.recipe.sources},
+        "recipe": os.path.relpath(plan.recipe.path, output.url if isinstance(output, LocalStorage) else None),
+        "roots": {entry.source.name: entry.root.address for entry in plan.recipe.sources},
+        "files": {entry.source.name: str(entry.root.files) for entry in plan.recipe.sources if entry.root.files},
         "host": socket.gethostname(),
         "python": platform.python_version(),
         "packages": _packages(),
@@ -233,17 +227,14 @@ def _packages() -> dict[str, str]:
     return {name: version(name) for name in PACKAGES}
 
 
-def _exchange_packages(lock: TextIO) -> dict[str, str]:
-    """Return the packages that the lock file names, and write ours into it."""
-    lock.seek(0)
-    try:
-        before = dict(json.loads(lock.read() or "{}"))
-    except ValueError:
-        before = {}
-    lock.seek(0)
-    lock.truncate()
-    lock.write(json.dumps(_packages(), sort_keys=True))
-    lock.flush()
+def _exchange_packages(output: Storage) -> dict[str, str]:
+    """Return the packages of the last run, finished or not, and note ours in their place."""
+    before: dict[str, str] = {}
+    if output.exists(PACKAGES_FILE):
+        with suppress(ValueError):
+            before = dict(json.loads(output.read(PACKAGES_FILE)))
+    if before != _packages():
+        output.replace(PACKAGES_FILE, (json.dumps(_packages(), indent=1, sort_keys=True) + "\n").encode())
     return before
 
 
@@ -257,7 +248,7 @@ def _changed_packages(then: dict[str, str]) -> list[str]:
     ]
 
 
-def _recorded_runs(output: LocalStorage) -> list[dict[str, Any]]:
+def _recorded_runs(output: Storage) -> list[dict[str, Any]]:
     """Return the runs that run.json tells of. Raises `OutputError` when it is damaged."""
     if not output.exists(RUN_FILE):
         return []
@@ -266,23 +257,28 @@ def _recorded_runs(output: LocalStorage) -> list[dict[str, Any]]:
         dict(runs[-1]["roots"])
     except (ValueError, LookupError, TypeError) as error:
         raise OutputError(
-            f"{output.root / RUN_FILE}: is damaged ({type(error).__name__}: {error})\n"
+            f"{output.url}/{RUN_FILE}: is damaged ({type(error).__name__}: {error})\n"
             "hint: delete it (it holds no data) and run the recipe again"
         ) from error
     return runs
 
 
-def _check_apart(plan: Plan, splits: Mapping[str, list[Split]], output: LocalStorage) -> None:
+def _check_apart(plan: Plan, splits: Mapping[str, list[Split]], output: Storage) -> None:
     """Refuse to read what an earlier run wrote."""
-    root = output.root.resolve()
+    target = _resolved(output)
     for entry in plan.recipe.sources:
+        root = _resolved(entry.root.open())
         for split in splits[entry.source.name]:
             for file in split.files:
-                if (entry.root / file.path).is_relative_to(root):
+                if PurePosixPath(root, file.path).is_relative_to(target):
                     raise OutputError(
-                        f"{output.root}: source {entry.source.name} would read {file.path}, which lies in it\n"
+                        f"{output.url}: source {entry.source.name} would read {file.path}, which lies in it\n"
                         "hint: choose an --output outside of the inputs, or name its folder under `exclude`"
                     )
+
+
+def _resolved(storage: ReadStorage) -> PurePosixPath:
+    return PurePosixPath(storage.root.resolve() if isinstance(storage, LocalStorage) else storage.url)
 
 
 def _check_vocabulary(plan: Plan) -> None:
@@ -293,7 +289,10 @@ def _check_vocabulary(plan: Plan) -> None:
         raise HeadraceError(str(error)) from error
 
 
-def roots_of(output: Path) -> dict[str, Path]:
+def roots_of(output: Storage) -> dict[str, Root]:
     """Return where the sources of a finished run lay, from its run record."""
-    runs = _recorded_runs(LocalStorage(output))
-    return {name: Path(root) for name, root in runs[-1]["roots"].items()}
+    last = _recorded_runs(output)[-1]
+    files = last.get("files", {})
+    return {
+        name: Root(address, Path(files[name]) if name in files else None) for name, address in last["roots"].items()
+    }

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from pipelines.sinks.sink import Output
 from pipelines.sources.source import Reader
-from pipelines.storage import Storage
+from pipelines.storage.storage import ReadStorage, Storage
 from pipelines.transform import Transform
 
 
@@ -22,7 +22,7 @@ class Chain:
     """A source, where its files are, and the transforms that its documents go through."""
 
     source: Reader
-    storage: Storage
+    storage: ReadStorage
     transforms: tuple[Transform, ...]
 
 

@@ -19,7 +19,7 @@ from pipelines.finished import FinishedRun, open_run
 from pipelines.ledger import check_split, check_stages, check_tables, to_table
 from pipelines.manifests import LEDGER_FILE, MANIFEST_FILE, build_manifests
 from pipelines.plan import DOCUMENTS
-from pipelines.run import LOCK_FILE, RECIPE_FILE, RUN_FILE
+from pipelines.run import PACKAGES_FILE, RECIPE_FILE, RUN_FILE
 from pipelines.sinks.tables import read_table
 from tokenizer.manifest import Manifest
 from tokenizer.shards import SUFFIXES, ShardError
@@ -28,7 +28,7 @@ from tokenizer.strict_json import JsonError
 CHUNK = 1 << 20
 
 
-def verify_output(output: Path) -> Iterator[str]:
+def verify_output(output: Path | str) -> Iterator[str]:
     """Check a finished run, yielding a line for everything that was found right.
 
     Raises `VerifyError` (or `LedgerImbalance`) at the first thing that is not.
@@ -72,7 +72,7 @@ def _check_files(run: FinishedRun) -> str:
 
 def _check_strays(run: FinishedRun) -> str:
     """No file that nothing names."""
-    named = {RECIPE_FILE, RUN_FILE, LEDGER_FILE, LOCK_FILE}
+    named = {RECIPE_FILE, RUN_FILE, LEDGER_FILE, PACKAGES_FILE}
     named |= set(_manifests(run))
     for stage, commits in run.commits.items():
         for commit in commits:
@@ -167,18 +167,16 @@ def _check_tokens(run: FinishedRun) -> Iterator[str]:
     """Every shard by its manifest: ids in range, every document ended, and the documents of the last stage."""
     in_shards: dict[str, set[bytes]] = defaultdict(set)
     for path, expected_manifest in _manifests(run).items():
-        folder = path.removesuffix(f"/{MANIFEST_FILE}")
-        manifest = Manifest.load(run.storage.root / path)
-        if manifest != expected_manifest:
-            raise VerifyError(f"{path}: is not what the commits and the ledger say\nhint: run the recipe again")
-        for place in range(len(manifest.shards)):
-            manifest.verify_shard(place)
-            in_shards[manifest.source] |= set(manifest.open_shard(place).doc_ids().to_pylist())
-        ends = [end for shard in manifest.shards for end in (shard.first_doc_id, shard.last_doc_id) if end is not None]
-        if ends != sorted(ends):
-            raise VerifyError(f"{folder}: its manifest does not list the shards in canonical order")
+        with run.on_disk(path.rpartition("/")[0]) as folder:
+            manifest = Manifest.load(folder / MANIFEST_FILE)
+            if manifest != expected_manifest:
+                raise VerifyError(f"{path}: is not what the commits and the ledger say\nhint: run the recipe again")
+            in_shards[manifest.source] |= _check_shards(manifest, path)
         totals = manifest.totals
-        yield f"tokens: {folder}: {totals.documents:,} documents, {totals.tokens:,} tokens in {totals.shards} shards"
+        yield (
+            f"tokens: {path.rpartition('/')[0]}: {totals.documents:,} documents, {totals.tokens:,} tokens in "
+            f"{totals.shards} shards"
+        )
     expected: dict[str, set[bytes]] = defaultdict(set)
     for record in run.files(_last(run), DOCUMENTS):
         table = read_table(run.storage, record.path, ["doc_id", "source"])
@@ -190,6 +188,18 @@ def _check_tokens(run: FinishedRun) -> Iterator[str]:
                 f"source {source}: {len(expected[source] ^ in_shards[source])} documents are in the documents table "
                 "or in the token shards but not in both\nhint: run the recipe again"
             )
+
+
+def _check_shards(manifest: Manifest, path: str) -> set[bytes]:
+    """Check every shard of a manifest and their order; returns the documents that they hold."""
+    found: set[bytes] = set()
+    for place in range(len(manifest.shards)):
+        manifest.verify_shard(place)
+        found |= set(manifest.open_shard(place).doc_ids().to_pylist())
+    ends = [end for shard in manifest.shards for end in (shard.first_doc_id, shard.last_doc_id) if end is not None]
+    if ends != sorted(ends):
+        raise VerifyError(f"{path}: does not list the shards in canonical order")
+    return found
 
 
 def _manifests(run: FinishedRun) -> dict[str, Manifest]:

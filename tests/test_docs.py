@@ -29,7 +29,7 @@ from pipelines.recipe import load_recipe
 from pipelines.run import run_plan
 from pipelines.schema import CORE, VERDICT
 from pipelines.sources.registry import SOURCES
-from pipelines.storage import LocalStorage
+from pipelines.storage.local import LocalStorage
 from pipelines.transforms.registry import TRANSFORMS
 from pipelines.verify import verify_output
 from tokenizer.encodings import CL100K_BASE, O200K_BASE

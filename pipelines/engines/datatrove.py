@@ -36,7 +36,8 @@ from pipelines.engines.mapping import map_split
 from pipelines.errors import HeadraceError, WorkerDied
 from pipelines.sources.source import BatchLimits, Split
 from pipelines.stage import GroupStage, MapStage
-from pipelines.storage import Storage, explain_os_error
+from pipelines.storage.local import explain_os_error
+from pipelines.storage.storage import Storage
 
 LOGS = "memory://headrace-logs"
 """Where datatrove keeps its own logs and marks: nowhere that a killed run would leave them."""

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import pyarrow as pa
 import xxhash
 
-from pipelines.commit import Commit, CommittedTable, commit_path, read_commits
+from pipelines.commit import Commit, CommittedTable, FileRecord, commit_path, read_commits
 from pipelines.sinks.tables import read_table
 from pipelines.sources.source import BatchLimits, Split
 from pipelines.stage import GroupStage, MapStage, Side
-from pipelines.storage import Storage
+from pipelines.storage.storage import Storage
 
 Report = Callable[[str, int, int], None]
 """Called with (what, done, of all) whenever a piece of a stage is done."""
@@ -79,13 +79,24 @@ def read_side(side: Side, given: CommittedTable) -> pa.Table:
 
 def find_committed(folder: str, wanted: list[str], output: Storage) -> dict[str, Commit]:
     """Return the commits of the wanted splits that stand; delete those that are wanted no more or lack a file."""
-    found, names = {}, set(wanted)
-    for split_id, commit in read_commits(output, folder).items():
-        if split_id in names and all(output.exists(file.path) for file in commit.files):
+    found, names, commits = {}, set(wanted), read_commits(output, folder)
+    present = _files_below({_folder_of(file, folder) for commit in commits.values() for file in commit.files}, output)
+    for split_id, commit in commits.items():
+        if split_id in names and all(file.path in present for file in commit.files):
             found[split_id] = commit
         else:
             output.delete(commit_path(folder, split_id))
     return found
+
+
+def _folder_of(file: FileRecord, folder: str) -> str:
+    """Return the folder to list for a committed file: the stage's own, or the first part of any other path."""
+    return folder if file.path.startswith(f"{folder}/") else file.path.partition("/")[0]
+
+
+def _files_below(folders: Iterable[str], output: Storage) -> set[str]:
+    """Return the paths of all files below some folders: a request for 1,000 of them where each of its own costs one."""
+    return {file.path for folder in folders for file in output.list(folder)}
 
 
 def drop_outdated(folder: str, splits: Sequence[Split], output: Storage) -> None:

@@ -25,7 +25,7 @@ from pipelines.sinks.sink import HashingFile
 from pipelines.sinks.tables import count_by_source
 from pipelines.sources.source import BatchLimits
 from pipelines.stage import GroupStage
-from pipelines.storage import Storage
+from pipelines.storage.storage import Storage
 
 HELD_BYTES = 256 << 20
 """Scatter orders this much of its input at a time."""

@@ -15,14 +15,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.commit import Commit, FileRecord, make_commit
-from pipelines.errors import LedgerImbalance
+from pipelines.errors import HeadraceError, LedgerImbalance
 from pipelines.ledger import SplitLedger, check_split
 from pipelines.schema import CORE, REJECTS, with_columns
 from pipelines.sinks.sink import Output, Place, Sink
 from pipelines.sinks.tables import TableOutput, count_by_source, text_bytes
 from pipelines.sources.source import BatchLimits, RawAccount, Split
 from pipelines.stage import MapStage
-from pipelines.storage import Storage
+from pipelines.storage.storage import ReadStorage, Storage
 from pipelines.transform import SideTransform, Transform
 
 COMMITTED = "committed"
@@ -64,6 +64,7 @@ def map_split(
                 writing.write(table.table, conform(kept, table.schema))
         if chain.source.kind != COMMITTED:
             _check_size(account, split)
+            _check_unchanged(chain.storage, split)
             _count_raw(account, split.source, ledger)
         return writing.commit(split_id, str(split), ledger, last_step)
 
@@ -238,6 +239,17 @@ def _check_size(account: RawAccount, split: Split) -> None:
             f"{split}: the reader accounts for {account.size} bytes, the files had {listed} when they were listed\n"
             "hint: run again if a file was being written; otherwise its reader lost bytes"
         )
+
+
+def _check_unchanged(storage: ReadStorage, split: Split) -> None:
+    """Refuse what was read of a file that was written meanwhile, where the storage tells."""
+    for file in split.files:
+        now = storage.stat(file.path) if file.modified else file
+        if (now.size, now.modified) != (file.size, file.modified):
+            raise HeadraceError(
+                f"{split}: {file.path} was written to since it was listed\n"
+                "hint: run again when nothing writes to the input any more"
+            )
 
 
 def _count_raw(account: RawAccount, source: str, ledger: SplitLedger) -> None:

@@ -14,7 +14,7 @@ from typing import BinaryIO, Protocol
 import pyarrow as pa
 
 from pipelines.commit import FileRecord
-from pipelines.storage import Storage
+from pipelines.storage.storage import Storage
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

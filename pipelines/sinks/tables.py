@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from pipelines.commit import FileRecord
 from pipelines.sinks.sink import HashingFile, Pending, Place
-from pipelines.storage import Storage
+from pipelines.storage.storage import ReadStorage
 
 ROW_GROUP = 1000
 """Rows of a row group: documents of some kB make groups of some MB, large enough to read at speed."""
@@ -100,7 +100,7 @@ class TableSink:
         self._writer.write_table(group, row_group_size=ROW_GROUP)
 
 
-def read_table(storage: Storage, path: str, columns: list[str] | None = None) -> pa.Table:
+def read_table(storage: ReadStorage, path: str, columns: list[str] | None = None) -> pa.Table:
     """Return a table's file whole, or some of its columns.
 
     Without Arrow's own threads: one that still calls back into a Python file when the interpreter ends aborts it.

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from pipelines.commit import Commit
 from pipelines.schema import CORE
 from pipelines.sources.source import BatchLimits, RawAccount, Split
-from pipelines.storage import Storage, StoredFile
+from pipelines.storage.storage import ReadStorage, StoredFile
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Committed:
         ]
 
     def read(
-        self, split: Split, storage: Storage, limits: BatchLimits, account: RawAccount
+        self, split: Split, storage: ReadStorage, limits: BatchLimits, account: RawAccount
     ) -> Iterator[pa.RecordBatch]:
         """Yield the file's rows."""
         with storage.open(split.files[0].path) as file, pq.ParquetFile(file, pre_buffer=False) as parquet:

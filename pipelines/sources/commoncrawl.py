@@ -42,7 +42,7 @@ from pipelines.sources.source import (
     host_of,
     select_files,
 )
-from pipelines.storage import Storage
+from pipelines.storage.storage import ReadStorage
 
 ENVELOPES = ("warcinfo", "filedesc", "dns", "request", "metadata", "revisit", "continuation")
 """Record types that are gaps under their own name; a type nobody knows is a gap `other`."""
@@ -96,12 +96,12 @@ class CommonCrawl:
         if self.limit is not None and self.limit < 1:
             raise RecipeError(f"source {self.name}: limit is {self.limit}\nhint: at least 1, or leave it out")
 
-    def splits(self, storage: Storage) -> list[Split]:
+    def splits(self, storage: ReadStorage) -> list[Split]:
         """Return one split for each file, ordered by path."""
         return [Split(self.name, (file,)) for file in select_files(storage.list(), self.include, self.exclude)]
 
     def read(
-        self, split: Split, storage: Storage, limits: BatchLimits, account: RawAccount
+        self, split: Split, storage: ReadStorage, limits: BatchLimits, account: RawAccount
     ) -> Iterator[pa.RecordBatch]:
         """Yield the rows of an archive; never raises for what is in it. `account` is right at the end only."""
         (stored,) = split.files
@@ -121,7 +121,7 @@ class CommonCrawl:
             account.gap("limit", left)
         yield from builder.flush()
 
-    def read_record(self, storage: Storage, path: str, offset: int, length: int, inner: int) -> dict[str, Any]:
+    def read_record(self, storage: ReadStorage, path: str, offset: int, length: int, inner: int) -> dict[str, Any]:
         """Read one record again by its origin and return the row that `read` gave for it.
 
         Raises `ValueError` if there is none.

@@ -41,7 +41,7 @@ from pipelines.sources.source import (
     require_positive,
     select_files,
 )
-from pipelines.storage import Storage, StoredFile
+from pipelines.storage.storage import ReadStorage, StoredFile
 from pipelines.transform import EMPTY_SCHEMA
 
 ARRAY_BYTES = 256 << 20
@@ -133,7 +133,7 @@ class Conversations:
         require_positive(self.name, "split_bytes", self.split_bytes)
         require_positive(self.name, "limit", self.limit)
 
-    def splits(self, storage: Storage) -> list[Split]:
+    def splits(self, storage: ReadStorage) -> list[Split]:
         """Cut files of lines by bytes; a .json file, which may be an array, stays whole."""
         splits: list[Split] = []
         for file in select_files(storage.list(), self.include, self.exclude):
@@ -143,7 +143,7 @@ class Conversations:
         return splits
 
     def read(
-        self, split: Split, storage: Storage, limits: BatchLimits, account: RawAccount
+        self, split: Split, storage: ReadStorage, limits: BatchLimits, account: RawAccount
     ) -> Iterator[pa.RecordBatch]:
         """Yield one row for each conversation, kept or with the reason why not."""
         builder = BatchBuilder(self.adds, limits, account)
@@ -154,7 +154,7 @@ class Conversations:
             yield from builder.add(row)
         yield from builder.flush()
 
-    def _line_rows(self, split: Split, storage: Storage, account: RawAccount) -> Iterator[dict[str, Any]]:
+    def _line_rows(self, split: Split, storage: ReadStorage, account: RawAccount) -> Iterator[dict[str, Any]]:
         path = split.files[0].path
         for line in read_lines(split, storage, self.max_record_bytes, self.limit, account):
             yield self._line_row(path, line)
@@ -169,7 +169,7 @@ class Conversations:
             return self._refused(path, line.offset, line.length, verdict, line.data)
         return self._row(path, line.offset, line.length, row, line.data)
 
-    def _array_rows(self, split: Split, storage: Storage, account: RawAccount) -> Iterator[dict[str, Any]]:
+    def _array_rows(self, split: Split, storage: ReadStorage, account: RawAccount) -> Iterator[dict[str, Any]]:
         file = split.files[0]
         account.size += file.size
         rows, verdict = _load_array(file, storage)
@@ -392,7 +392,7 @@ def _may_be_array(file: StoredFile) -> bool:
     return file.path.endswith(".json")
 
 
-def _starts_array(path: str, storage: Storage) -> bool:
+def _starts_array(path: str, storage: ReadStorage) -> bool:
     """Whether the first byte that is no white space opens an array; `read_lines` reports what cannot be opened."""
     try:
         with storage.open(path) as stream:
@@ -401,7 +401,7 @@ def _starts_array(path: str, storage: Storage) -> bool:
         return False
 
 
-def _load_array(file: StoredFile, storage: Storage) -> tuple[list[Any], Verdict | None]:
+def _load_array(file: StoredFile, storage: ReadStorage) -> tuple[list[Any], Verdict | None]:
     """Return the values of a JSON array, or none and the reason why."""
     if file.size > ARRAY_BYTES:
         return [], drop_verdict("record_too_large", f"an array of {file.size} bytes", f"<= {ARRAY_BYTES} bytes")

@@ -18,7 +18,7 @@ import orjson
 
 from pipelines.sources.decompress import SUFFIXES, decompress
 from pipelines.sources.source import RawAccount, Split, Verdict, damage_verdict, drop_verdict
-from pipelines.storage import Storage, StoredFile
+from pipelines.storage.storage import ReadStorage, StoredFile
 
 READ_BYTES = 1 << 20
 """Bytes of an uncompressed file that are read at a time."""
@@ -49,7 +49,7 @@ def line_splits(source: str, file: StoredFile, split_bytes: int) -> list[Split]:
 
 
 def read_lines(
-    split: Split, storage: Storage, max_bytes: int, limit: int | None, account: RawAccount
+    split: Split, storage: ReadStorage, max_bytes: int, limit: int | None, account: RawAccount
 ) -> Iterator[Line]:
     """Yield the lines whose first byte lies in the split, at most `limit`, and count all of its raw bytes.
 

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from pipelines.errors import RecipeError
 from pipelines.sources.columns import is_text
 from pipelines.sources.source import RawAccount, Split, Verdict, damage_verdict
-from pipelines.storage import Storage, StoredFile
+from pipelines.storage.storage import ReadStorage, StoredFile
 
 READ_BYTES = 1 << 20
 """Bytes of a column chunk that are read at a time."""
@@ -53,7 +53,7 @@ class _Share:
         return self.size * stop // self.num_rows - self.size * start // self.num_rows
 
 
-def row_splits(source: str, file: StoredFile, storage: Storage, needed: str, split_bytes: int) -> list[Split]:
+def row_splits(source: str, file: StoredFile, storage: ReadStorage, needed: str, split_bytes: int) -> list[Split]:
     """Cut a file between row groups, at about `split_bytes` uncompressed bytes.
 
     One whose footer cannot be read is left whole, and `read_rows` reports it. Raises `RecipeError` unless there is
@@ -83,7 +83,7 @@ def row_splits(source: str, file: StoredFile, storage: Storage, needed: str, spl
 
 
 def read_rows(
-    split: Split, storage: Storage, columns: Collection[str], max_rows: int, limit: int | None, account: RawAccount
+    split: Split, storage: ReadStorage, columns: Collection[str], max_rows: int, limit: int | None, account: RawAccount
 ) -> Iterator[RowRun]:
     """Yield the split's rows, at most `limit`, in runs of at most `max_rows`, and count all of its raw bytes.
 

@@ -18,7 +18,7 @@ import xxhash
 
 from pipelines.errors import HeadraceError, RecipeError
 from pipelines.schema import CORE
-from pipelines.storage import Storage, StoredFile
+from pipelines.storage.storage import ReadStorage, StoredFile
 
 Verdict = dict[str, str | None]
 """What becomes of a row that is not kept, as the `verdict` column holds it: outcome, reason, value and threshold."""
@@ -102,7 +102,7 @@ class Reader(Protocol):
         ...
 
     def read(
-        self, split: Split, storage: Storage, limits: BatchLimits, account: RawAccount
+        self, split: Split, storage: ReadStorage, limits: BatchLimits, account: RawAccount
     ) -> Iterator[pa.RecordBatch]:
         """Yield the split's rows with schema core + `adds`, counting raw bytes in `account` (right at the end only)."""
         ...
@@ -111,7 +111,7 @@ class Reader(Protocol):
 class Source(Reader, Protocol):
     """A reader of raw files. Implementations are frozen dataclasses whose fields are what a recipe may set."""
 
-    def splits(self, storage: Storage) -> list[Split]:
+    def splits(self, storage: ReadStorage) -> list[Split]:
         """Cut the source's files (below the storage's root) into splits, in a fixed order."""
         ...
 

@@ -25,7 +25,7 @@ from pipelines.sources.source import (
     require_positive,
     select_files,
 )
-from pipelines.storage import Storage, StoredFile
+from pipelines.storage.storage import ReadStorage, StoredFile
 
 FILE_NAMES = {
     "CMakeLists.txt": "CMake",
@@ -163,7 +163,7 @@ class Code:
         require_positive(self.name, "split_bytes", self.split_bytes)
         require_positive(self.name, "limit", self.limit)
 
-    def splits(self, storage: Storage) -> list[Split]:
+    def splits(self, storage: ReadStorage) -> list[Split]:
         """Gather consecutive files until they reach `split_bytes`."""
         splits: list[Split] = []
         files: list[StoredFile] = []
@@ -175,7 +175,7 @@ class Code:
         return [*splits, Split(self.name, tuple(files))] if files else splits
 
     def read(
-        self, split: Split, storage: Storage, limits: BatchLimits, account: RawAccount
+        self, split: Split, storage: ReadStorage, limits: BatchLimits, account: RawAccount
     ) -> Iterator[pa.RecordBatch]:
         """Yield one row for each file: its text, or the reason why there is none."""
         builder = BatchBuilder(self.adds, limits, account)
@@ -187,7 +187,7 @@ class Code:
                 yield from builder.add(self._row(file, storage, account))
         yield from builder.flush()
 
-    def _row(self, file: StoredFile, storage: Storage, account: RawAccount) -> dict[str, Any]:
+    def _row(self, file: StoredFile, storage: ReadStorage, account: RawAccount) -> dict[str, Any]:
         payload, verdict = self._load(file, storage)
         if verdict is None:
             account.records += file.size
@@ -209,7 +209,7 @@ class Code:
             "programming_language": programming_language(file.path),
         }
 
-    def _load(self, file: StoredFile, storage: Storage) -> tuple[bytes, Verdict | None]:
+    def _load(self, file: StoredFile, storage: ReadStorage) -> tuple[bytes, Verdict | None]:
         """Return the file's bytes, or none and the reason why it was not read."""
         if file.size > self.max_record_bytes:
             return b"", drop_verdict("record_too_large", f"{file.size} bytes", f"<= {self.max_record_bytes} bytes")

@@ -44,7 +44,7 @@ from pipelines.sources.source import (
     require_positive,
     select_files,
 )
-from pipelines.storage import Storage
+from pipelines.storage.storage import ReadStorage
 from pipelines.transform import EMPTY_SCHEMA
 
 SCHEMAS: dict[str, dict[str, str]] = {
@@ -128,7 +128,7 @@ class Table:
         }
         return known | {field: column for field, column in named.items() if column is not None}
 
-    def splits(self, storage: Storage) -> list[Split]:
+    def splits(self, storage: ReadStorage) -> list[Split]:
         """Cut Parquet files between row groups, lines by bytes; files in the order of their paths."""
         splits: list[Split] = []
         for file in select_files(storage.list(), self.include, self.exclude):
@@ -139,7 +139,7 @@ class Table:
         return splits
 
     def read(
-        self, split: Split, storage: Storage, limits: BatchLimits, account: RawAccount
+        self, split: Split, storage: ReadStorage, limits: BatchLimits, account: RawAccount
     ) -> Iterator[pa.RecordBatch]:
         """Yield the split's rows, texts as they are, kept or with the reason why not."""
         is_parquet = split.files[0].path.endswith(".parquet")
@@ -149,7 +149,7 @@ class Table:
             yield batch
 
     def _read_parquet(
-        self, split: Split, storage: Storage, limits: BatchLimits, account: RawAccount
+        self, split: Split, storage: ReadStorage, limits: BatchLimits, account: RawAccount
     ) -> Iterator[pa.RecordBatch]:
         path = split.files[0].path
         for run in read_rows(split, storage, self.columns.values(), limits.max_rows, self.limit, account):
@@ -197,7 +197,7 @@ class Table:
         return decoded, verdicts
 
     def _read_json_lines(
-        self, split: Split, storage: Storage, limits: BatchLimits, account: RawAccount
+        self, split: Split, storage: ReadStorage, limits: BatchLimits, account: RawAccount
     ) -> Iterator[pa.RecordBatch]:
         path = split.files[0].path
         lines: list[Line] = []

@@ -20,7 +20,7 @@ from pipelines.run import run_plan
 from pipelines.schema import DOC_ID
 from pipelines.sources.source import BatchLimits
 from pipelines.stage import MapStage
-from pipelines.storage import LocalStorage
+from pipelines.storage.local import LocalStorage
 from pipelines.transform import EMPTY_SCHEMA, replace_column
 from pipelines.verify import verify_output
 

@@ -21,7 +21,7 @@ from pipelines.engines.datatrove import DatatroveEngine
 from pipelines.plan import build_plan
 from pipelines.recipe import load_recipe
 from pipelines.run import run_plan
-from pipelines.storage import LocalStorage
+from pipelines.storage.local import LocalStorage
 from pipelines.verify import verify_output
 from tokenizer.manifest import Manifest
 

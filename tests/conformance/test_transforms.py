@@ -34,7 +34,7 @@ from pipelines.schema import OUTCOMES, with_columns
 from pipelines.sources.commoncrawl import CommonCrawl
 from pipelines.sources.source import BatchLimits, RawAccount
 from pipelines.sources.tables import Table
-from pipelines.storage import LocalStorage
+from pipelines.storage.local import LocalStorage
 from pipelines.transform import Transform
 from pipelines.transforms.encode import Encode
 from pipelines.transforms.exact import DUPLICATES, ExactDuplicate, TextHash

@@ -13,7 +13,7 @@ import pytest
 from mixtures.plan import Plan
 from pipelines.ledger import stage_total
 from pipelines.sinks.tables import read_table
-from pipelines.storage import LocalStorage
+from pipelines.storage.local import LocalStorage
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

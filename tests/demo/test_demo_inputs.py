@@ -14,7 +14,7 @@ from warcio.archiveiterator import ArchiveIterator
 
 from pipelines.sources.conversations import Conversations
 from pipelines.sources.source import BatchLimits, RawAccount
-from pipelines.storage import LocalStorage
+from pipelines.storage.local import LocalStorage
 
 ROOT = Path(__file__).resolve().parents[2]
 

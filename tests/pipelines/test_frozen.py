@@ -18,7 +18,6 @@ from runs import plan_of, run_recipe
 from trees import tree_hashes
 
 from pipelines import run as run_module
-from pipelines import storage as storage_module
 from pipelines.commit import Commit, CommittedTable
 from pipelines.engines import datatrove, grouping
 from pipelines.engines.datatrove import DatatroveEngine
@@ -33,7 +32,8 @@ from pipelines.sinks.token_shards import partition_folder
 from pipelines.sources.committed import Committed
 from pipelines.sources.source_code import Code
 from pipelines.stage import Chain, GroupStage, MapStage, Reduce, Side, TableOf
-from pipelines.storage import LocalStorage
+from pipelines.storage import local as storage_module
+from pipelines.storage.local import LocalStorage
 from pipelines.transform import set_verdict, verdicts
 from pipelines.transforms.exact import DUPLICATES, ExactDuplicate
 from pipelines.verify import verify_output

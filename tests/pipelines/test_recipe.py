@@ -18,6 +18,7 @@ from pipelines.recipe import (
     Deduplicate,
     Output,
     Recipe,
+    Root,
     SourceRecipe,
     Tokenizer,
     load_recipe,
@@ -27,7 +28,7 @@ from pipelines.sources.commoncrawl import CommonCrawl
 from pipelines.sources.conversations import Conversations
 from pipelines.sources.source_code import Code
 from pipelines.sources.tables import Table
-from pipelines.storage import LocalStorage
+from pipelines.storage.local import LocalStorage
 from pipelines.transforms.extract import Extract
 from pipelines.transforms.gopher import GopherQuality
 from pipelines.transforms.language import Language
@@ -273,16 +274,18 @@ def test_paths_are_relative_to_the_recipe_file(write, tmp_path, monkeypatch):
     (elsewhere / "files").mkdir(parents=True)
     path = write(GOOD)
     monkeypatch.chdir(elsewhere)
-    assert load_recipe(path).sources[0].root == (tmp_path / "files").resolve()
+    assert load_recipe(path).sources[0].root == Root(str((tmp_path / "files").resolve()))
     monkeypatch.chdir(tmp_path)
     relative = load_recipe(Path("given.yaml"))
-    assert relative.sources[0].root == (tmp_path / "files").resolve()
+    assert relative.sources[0].root == Root(str((tmp_path / "files").resolve()))
 
 
 def test_the_root_may_be_a_link_or_absolute(write, tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "files")
     for root in ("link", "./files/", str(tmp_path / "files"), "../" + tmp_path.name + "/files"):
-        assert load_recipe(write(changed("sources.web.root", root))).sources[0].root == (tmp_path / "files").resolve()
+        assert load_recipe(write(changed("sources.web.root", root))).sources[0].root == Root(
+            str((tmp_path / "files").resolve())
+        )
 
 
 def test_the_name_is_that_of_the_file_if_none_is_given(write):

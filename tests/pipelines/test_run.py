@@ -28,7 +28,7 @@ from headrace import main
 from pipelines.engines.datatrove import DatatroveEngine
 from pipelines.errors import HeadraceError, OutputError, VerifyError, WorkerDied
 from pipelines.run import claimed, run_plan
-from pipelines.storage import LocalStorage
+from pipelines.storage.local import LocalStorage
 from pipelines.verify import verify_output
 from tokenizer import encodings
 from tokenizer.manifest import Manifest

@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 from typing import BinaryIO
 
-from pipelines.storage import ATTEMPTS, LocalStorage
+from pipelines.storage.local import ATTEMPTS, LocalStorage
 
 WHENS = ("before", "half", "after")
 

@@ -8,7 +8,7 @@ import io
 import os
 from typing import BinaryIO, cast
 
-from pipelines.storage import LocalStorage
+from pipelines.storage.local import LocalStorage
 
 
 @dataclasses.dataclass

@@ -12,7 +12,8 @@ from pipelines.plan import Plan, build_plan
 from pipelines.recipe import load_recipe
 from pipelines.run import RunResult, run_plan
 from pipelines.sources.source import BatchLimits
-from pipelines.storage import LocalStorage, StoredFile
+from pipelines.storage.local import LocalStorage
+from pipelines.storage.storage import StoredFile
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SHARED = REPOSITORY / "../shared/data"

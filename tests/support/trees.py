@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-OUTSIDE_THE_LAW = ("run.json", ".lock")
+OUTSIDE_THE_LAW = ("run.json", "packages.json", ".lock")
 
 
 def tree_hashes(output: Path) -> dict[str, str]:

@@ -12,7 +12,7 @@ from pipelines.engines.datatrove import DatatroveEngine
 from pipelines.sinks.sink import Place
 from pipelines.sinks.tables import TableOutput, read_table
 from pipelines.stage import GroupStage, TableOf
-from pipelines.storage import LocalStorage
+from pipelines.storage.local import LocalStorage
 from pipelines.transforms.exact import DUPLICATES, HASHES, FindDuplicates
 
 

@@ -11,7 +11,7 @@ from pipelines.schema import CORE
 from pipelines.sinks import tables
 from pipelines.sinks.sink import Place
 from pipelines.sinks.tables import TableOutput
-from pipelines.storage import LocalStorage
+from pipelines.storage.local import LocalStorage
 
 
 def write(folder, batches: list[pa.RecordBatch]) -> tuple[bytes, list[int]]:

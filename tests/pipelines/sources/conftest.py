@@ -10,7 +10,7 @@ import pytest
 
 from pipelines.schema import CORE
 from pipelines.sources.source import BatchLimits, RawAccount, Source
-from pipelines.storage import LocalStorage
+from pipelines.storage.local import LocalStorage
 
 ReadAll = Callable[..., tuple[list[dict], list[RawAccount]]]
 

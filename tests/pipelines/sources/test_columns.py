@@ -10,7 +10,7 @@ import pytest
 
 from pipelines.sources.source import BatchLimits, RawAccount
 from pipelines.sources.tables import Table
-from pipelines.storage import LocalStorage
+from pipelines.storage.local import LocalStorage
 
 BYTES = [b"one", b"\xffx", None, "zwölf".encode()]
 

@@ -20,7 +20,7 @@ from pipelines.errors import RecipeError
 from pipelines.schema import CORE
 from pipelines.sources.commoncrawl import CommonCrawl, parse_date
 from pipelines.sources.source import BatchLimits, RawAccount, content_hash, doc_id
-from pipelines.storage import LocalStorage
+from pipelines.storage.local import LocalStorage
 
 ROOT = Path(__file__).resolve().parents[3]
 SHARED = ROOT / "../shared/data"

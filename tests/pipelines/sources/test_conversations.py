@@ -18,7 +18,7 @@ from pipelines.schema import CORE
 from pipelines.sources import conversations
 from pipelines.sources.conversations import Conversations, NotAConversationError, Turn, join_turns, read_turns
 from pipelines.sources.source import BatchLimits, RawAccount
-from pipelines.storage import LocalStorage
+from pipelines.storage.local import LocalStorage
 
 SHARED = Path(__file__).resolve().parents[3] / "../shared/data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="no ../shared/data beside this checkout")

@@ -85,7 +85,7 @@ import resource, sys
 from pathlib import Path
 from pipelines.sources.source import BatchLimits, RawAccount
 from pipelines.sources.tables import Table
-from pipelines.storage import LocalStorage
+from pipelines.storage.local import LocalStorage
 storage, source = LocalStorage(Path(sys.argv[1])), Table("s", ("*",))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for split in source.splits(storage):

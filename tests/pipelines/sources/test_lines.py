@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from pipelines.sources.lines import cut_lines, line_splits, parse_json, read_lines
 from pipelines.sources.source import RawAccount
-from pipelines.storage import LocalStorage, StoredFile
+from pipelines.storage.local import LocalStorage
+from pipelines.storage.storage import StoredFile
 
 
 @settings(max_examples=200, deadline=None)

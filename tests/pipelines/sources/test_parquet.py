@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipelines.errors import RecipeError
 from pipelines.sources.tables import Table
-from pipelines.storage import LocalStorage
+from pipelines.storage.local import LocalStorage
 
 
 def reason(row: dict) -> str | None:

@@ -11,7 +11,7 @@ import xxhash
 from pipelines.errors import RecipeError
 from pipelines.sources.source import BatchLimits, RawAccount
 from pipelines.sources.source_code import EXTENSIONS, Code, programming_language
-from pipelines.storage import LocalStorage
+from pipelines.storage.local import LocalStorage
 
 
 def write(root: Path, files: dict[str, bytes]) -> None:

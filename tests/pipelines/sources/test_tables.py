@@ -17,7 +17,7 @@ from pipelines.errors import RecipeError
 from pipelines.sources.columns import FIELD_BYTES
 from pipelines.sources.source import BatchLimits, RawAccount, Split
 from pipelines.sources.tables import Table
-from pipelines.storage import LocalStorage
+from pipelines.storage.local import LocalStorage
 
 SHARED = Path(__file__).resolve().parents[3] / "../shared/data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="no ../shared/data beside this checkout")

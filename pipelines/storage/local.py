@@ -1,83 +1,23 @@
-"""Where bytes lie. Every write is an attempt under a name of its own, then a publish, then one atomic commit record.
-
-Data files are published under content-addressed names, so two attempts at the same work either agree (same name, same
-bytes) or never touch each other's files; a commit record is created only if it is absent. A killed worker leaves at
-most an unpublished attempt and unreferenced files, which `sweep` removes.
-"""
+"""A local folder, or one on a file system that all hosts share (it must know hard links and `flock`)."""
 
 from __future__ import annotations
 
 import dataclasses
 import errno
+import fcntl
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 from pipelines.errors import HeadraceError, OutputError
+from pipelines.storage.storage import StoredFile
 
-ATTEMPTS = ".attempts"
-
-
-@dataclasses.dataclass(frozen=True, slots=True, order=True)
-class StoredFile:
-    """A file below a storage's root: "/"-separated relative path and size in bytes."""
-
-    path: str
-    size: int
-    modified: int = dataclasses.field(default=0, compare=False)
-    """When it was last written, in ns; 0 = not told. No part of what the file is."""
-
-
-class Storage(Protocol):
-    """A folder tree, local or on an object store. Paths are relative to its root; picklable."""
-
-    def list(self, prefix: str = "") -> Iterator[StoredFile]:
-        """Yield the files below `prefix` in no particular order; nothing when it does not exist."""
-        ...
-
-    def open(self, path: str) -> BinaryIO:
-        """Open a file for reading; seekable."""
-        ...
-
-    def read(self, path: str) -> bytes:
-        """Return a whole (small) file."""
-        ...
-
-    def exists(self, path: str) -> bool:
-        """Whether a complete file of this name is there."""
-        ...
-
-    def new_attempt(self) -> str:
-        """Return a name that no other attempt has."""
-        ...
-
-    def create(self, attempt: str, name: str) -> BinaryIO:
-        """Open a new file of an attempt for writing; nobody else sees it before it is published."""
-        ...
-
-    def publish(self, attempt: str, name: str, path: str) -> None:
-        """Make a finished file of an attempt visible at `path`, at once and whole."""
-        ...
-
-    def discard(self, attempt: str) -> None:
-        """Remove what an attempt left unpublished."""
-        ...
-
-    def commit(self, path: str, record: bytes) -> bool:
-        """Create `path` with `record` at once, only if it is absent; whether this call created it."""
-        ...
-
-    def replace(self, path: str, record: bytes) -> None:
-        """Write `path` at once and whole, over whatever was there."""
-        ...
-
-    def delete(self, path: str) -> None:
-        """Remove a file, or everything below a folder; absent is fine."""
-        ...
+ATTEMPTS, LOCK = ".attempts", ".lock"
+"""The storage's own: in no list."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -86,8 +26,13 @@ class LocalStorage:
 
     root: Path
 
+    @property
+    def url(self) -> str:
+        """The folder's path, as it was given."""
+        return str(self.root)
+
     def list(self, prefix: str = "") -> Iterator[StoredFile]:
-        """Yield the files below `prefix`; attempts are invisible.
+        """Yield the files below `prefix`; attempts and the lock are invisible.
 
         Links to folders are not followed, and links to files only where those lie below the root too: what is outside
         is none of the storage's, whoever put the link there.
@@ -98,10 +43,8 @@ class LocalStorage:
             for entry in _entries(folders.pop()):
                 if entry.is_dir(follow_symlinks=False):
                     folders += [entry.path] if entry.name != ATTEMPTS else []
-                elif _is_file(entry, root):
-                    status = entry.stat()
-                    modified = max(status.st_mtime_ns, status.st_ctime_ns)  # a copy may bring an older date along
-                    yield StoredFile(entry.path.removeprefix(top), status.st_size, modified)
+                elif _is_file(entry, root) and (path := entry.path.removeprefix(top)) != LOCK:
+                    yield _stored(path, entry.stat())
 
     def open(self, path: str) -> BinaryIO:
         """Open a file below the root for reading."""
@@ -114,6 +57,29 @@ class LocalStorage:
     def exists(self, path: str) -> bool:
         """Whether the file is there."""
         return (self.root / path).exists()
+
+    def stat(self, path: str) -> StoredFile:
+        """Return size and time of a file."""
+        return _stored(path, (self.root / path).stat())
+
+    @contextmanager
+    def claim(self, *, shared: bool = False) -> Iterator[None]:
+        """Hold a lock on a file of the folder, which is made if absent; the kernel lets go of it when we die."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            lock = (self.root / LOCK).open("a")
+        except OSError as error:
+            raise explain_os_error(error, str(self.root)) from error
+        with lock:
+            try:
+                fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise OutputError(
+                    f"{self.root}: another run is at work in this folder\nhint: wait for it, or choose another --output"
+                ) from error
+            if not shared:
+                self.delete(ATTEMPTS)
+            yield
 
     def new_attempt(self) -> str:
         """Return a random name."""
@@ -206,6 +172,11 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
         return []
     except OSError as error:  # what is in there would be missing in silence
         raise HeadraceError(f"{folder}: cannot be listed ({error.strerror})\nhint: mend its rights") from error
+
+
+def _stored(path: str, status: os.stat_result) -> StoredFile:
+    modified = max(status.st_mtime_ns, status.st_ctime_ns)  # a copy may bring an older date along
+    return StoredFile(path, status.st_size, modified)
 
 
 def _is_file(entry: os.DirEntry[str], root: Path) -> bool:

@@ -6,7 +6,8 @@ import os
 import pytest
 
 from pipelines.errors import OutputError
-from pipelines.storage import LocalStorage, StoredFile, explain_os_error
+from pipelines.storage.local import LocalStorage, explain_os_error
+from pipelines.storage.storage import StoredFile
 
 
 def test_nothing_is_seen_before_it_is_published(tmp_path):
