@@ -2,8 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO_BIN := .venv-demo/bin
+AIRFLOW_BIN := .venv-airflow/bin
 
-.PHONY: help setup demo demo-train test lint format stress bench clean
+.PHONY: help setup demo demo-train airflow test conformance lint format stress bench clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,6 +27,11 @@ $(DEMO_BIN)/.train: $(DEMO_BIN)/.complete
 	$(DEMO_BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[core,train]'
 	@touch $@
 
+$(AIRFLOW_BIN)/.complete: airflow.lock
+	$(PYTHON) -m venv .venv-airflow
+	$(AIRFLOW_BIN)/pip install --quiet --disable-pip-version-check -r airflow.lock
+	@touch $@
+
 demo: $(DEMO_BIN)/.complete ## from raw bytes to packed sequences, on data that every machine has, in a light environment
 	$(DEMO_BIN)/python demo/make_inputs.py demo/inputs
 	$(DEMO_BIN)/headrace run demo/recipe.yaml --output demo/output --workers 2
@@ -39,8 +45,19 @@ demo-train: demo $(DEMO_BIN)/.train ## adds PyTorch and 30 training steps on the
 	$(DEMO_BIN)/headrace train demo/train.yaml --plan demo/plan/cpu.json --output demo/training
 	$(DEMO_BIN)/headrace report demo/training --output demo/report
 
-test: setup ## all tests but the long ones
+# .venv comes first on PATH, for its spark-submit; `airflow standalone` starts `airflow` from PATH, too
+airflow: setup $(AIRFLOW_BIN)/.complete ## Airflow on SQLite with the DAG headrace_ingest, at http://127.0.0.1:8080
+	mkdir -p -m 700 "$(CURDIR)/.airflow"
+	PATH="$(CURDIR)/$(BIN):$(CURDIR)/$(AIRFLOW_BIN):$$PATH" \
+	HEADRACE_HOME="$(CURDIR)" HEADRACE_BIN="$(CURDIR)/$(BIN)/headrace" \
+	AIRFLOW_HOME="$(CURDIR)/.airflow" AIRFLOW__CORE__DAGS_FOLDER="$(CURDIR)/dags" AIRFLOW__API__HOST=127.0.0.1 \
+	AIRFLOW__CORE__LOAD_EXAMPLES=False AIRFLOW__USAGE_DATA_COLLECTION__ENABLED=False airflow standalone
+
+test: setup $(AIRFLOW_BIN)/.complete ## all tests but the long ones
 	$(BIN)/pytest -n 2 --dist loadfile
+
+conformance: setup ## the laws, on every engine and storage
+	$(BIN)/pytest -n 2 --dist loadfile tests/conformance
 
 lint: setup ## ruff, mypy, import-linter
 	$(BIN)/ruff check .
@@ -52,7 +69,7 @@ format: setup ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-stress: setup ## long kill loops, fuzzing, volume
+stress: setup $(AIRFLOW_BIN)/.complete ## long kill loops, fuzzing, volume
 	$(BIN)/pytest -m stress
 
 bench: setup ## every figure of docs/performance.md
@@ -60,7 +77,8 @@ bench: setup ## every figure of docs/performance.md
 	$(BIN)/python benchmarks/transforms.py
 	$(BIN)/python benchmarks/archive_recovery.py
 	$(BIN)/python benchmarks/stream.py
+	$(BIN)/python benchmarks/engines.py
 	$(BIN)/python benchmarks/learn.py
 
 clean: ## remove environments and outputs
-	rm -rf .venv .venv-demo demo/inputs demo/output demo/plan demo/report demo/training
+	rm -rf .venv .venv-demo .venv-airflow .airflow demo/inputs demo/output demo/plan demo/report demo/training

@@ -7,6 +7,7 @@ import importlib
 import click
 
 COMMANDS = {
+    "crawl": "pipelines.crawl:crawl",
     "run": "pipelines.cli:run",
     "verify": "pipelines.cli:verify",
     "explain": "pipelines.cli:explain",

@@ -3,41 +3,111 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from tokenizer.errors import explained
 
-FOLDER = click.Path(file_okay=False, path_type=Path)
+if TYPE_CHECKING:
+    from pipelines.recipe import Recipe
+    from pipelines.run import Part
+
+Options = dict[str, str]
+
+
+def _not_a_file(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """Refuse an output that is a file, which a folder cannot replace."""
+    if Path(value).is_file():
+        raise click.BadParameter(f"{value!r} is a file")
+    return value
+
+
+def _read_options(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> Options:
+    """Turn KEY=VALUE texts into a mapping."""
+    options: Options = {}
+    for value in values:
+        key, separator, text = value.partition("=")
+        if not separator or not key.strip():
+            raise click.BadParameter(f"found {value!r}, allowed is KEY=VALUE")
+        if key in options:
+            raise click.BadParameter(f"found {key} twice")
+        options[key.strip()] = text
+    return options
+
+
+def _read_part(context: click.Context, parameter: click.Parameter, value: str | None) -> Part | None:
+    from pipelines.run import Part
+
+    try:
+        return None if value is None else Part.parse(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+ENGINE_OPTIONS = (
+    click.option(
+        "--output",
+        "-o",
+        required=True,
+        callback=_not_a_file,
+        help="Folder or s3://BUCKET/PREFIX for the result; made if absent. Run again with the same recipe and output "
+        "to go on.",
+    ),
+    click.option(
+        "--workers",
+        "-w",
+        type=click.IntRange(1),
+        default=os.cpu_count() or 1,
+        show_default=True,
+        help="Local worker processes (cores of a local Spark). The result does not depend on it.",
+    ),
+    click.option(
+        "--engine-option",
+        "options",
+        metavar="KEY=VALUE",
+        multiple=True,
+        callback=_read_options,
+        help="A setting of the engine's own, may be given again: spark.executor.memory=4g, runner=FlinkRunner, "
+        "partition=cpu ... (docs/clusters.md).",
+    ),
+    click.option(
+        "--part",
+        metavar="K/N",
+        callback=_read_part,
+        help="Carry out the first stage for part K of N of the input and stop. Parts may run at once, on any machine; "
+        "a run without --part then finds them done and does the rest.",
+    ),
+    click.option(
+        "--limit",
+        type=click.IntRange(1),
+        help="Read at most this many records of each file (or part of one): a quick trial, with an output of its own.",
+    ),
+)
+
+
+def engine_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that say where and how a recipe is run."""
+    for option in reversed(ENGINE_OPTIONS):
+        command = option(command)
+    return command
 
 
 @click.command()
 @click.argument("recipe", type=click.Path(dir_okay=False, path_type=Path))
+@engine_options
 @click.option(
-    "--output",
-    "-o",
-    type=FOLDER,
-    required=True,
-    help="Folder for the result; made if absent. Run again with the same recipe and folder to go on.",
-)
-@click.option(
-    "--workers",
-    "-w",
-    type=click.IntRange(1),
-    default=os.cpu_count() or 1,
-    show_default=True,
-    help="Local worker processes. The result does not depend on it.",
-)
-@click.option("--engine", help="What carries the stages out; the recipe's own choice if not given.  [datatrove]")
-@click.option(
-    "--limit",
-    type=click.IntRange(1),
-    help="Read at most this many records of each file (or part of one): a quick trial, with an output of its own.",
+    "--engine",
+    help="What carries the stages out; the recipe's own choice if not given.  [datatrove|slurm|spark|beam]",
 )
 @click.option("--dry-run", is_flag=True, help="Check the recipe and show splits and stages; write nothing.")
 @explained
-def run(recipe: Path, output: Path, workers: int, engine: str | None, limit: int | None, dry_run: bool) -> None:
+def run(
+    recipe: Path, output: str, workers: int, options: Options, part: Part | None, limit: int | None,
+    engine: str | None, dry_run: bool,
+) -> None:  # fmt: skip
     """Turn the sources of RECIPE into token shards.
 
     Reads every source, extracts, filters, deduplicates and tokenizes; writes documents, rejects (with reasons), token
@@ -46,31 +116,50 @@ def run(recipe: Path, output: Path, workers: int, engine: str | None, limit: int
     """
     from pipelines.plan import build_plan
     from pipelines.recipe import ENGINES, load_recipe
-    from pipelines.run import list_splits, run_plan
-    from pipelines.storage.local import LocalStorage
-    from pipelines.summary import show_plan, show_summary
-    from tokenizer.terminal import make_console, show_progress
+    from pipelines.run import list_splits
+    from pipelines.storage.schemes import open_output
+    from pipelines.summary import show_plan
+    from tokenizer.terminal import make_console
 
     loaded = load_recipe(recipe, limit=limit)
-    if (engine or loaded.engine) not in ENGINES:
+    name = engine or loaded.engine
+    if name not in ENGINES:
         raise click.BadParameter(f"found {engine!r}, allowed are {', '.join(ENGINES)}", param_hint="--engine")
-    storage = LocalStorage(output.absolute())
-    plan = build_plan(loaded, storage)
-    console = make_console()
     if dry_run:
-        show_plan(plan, list_splits(plan), console)
+        plan = build_plan(loaded, open_output(output))
+        show_plan(plan, list_splits(plan), make_console())
         return
-    from pipelines.engines.datatrove import DatatroveEngine
+    run_recipe(loaded, output, name, workers, options, part)
 
-    with show_progress(console) as report, DatatroveEngine(workers) as local:
-        result = run_plan(plan, storage, local, report)
-    show_summary(plan, result, output, console)
+
+def run_recipe(
+    recipe: Recipe, output: str, engine: str, workers: int, options: Options, part: Part | None = None
+) -> None:
+    """Run a recipe on an engine, with progress and a summary in the terminal."""
+    from pipelines.engines.registry import make_engine
+    from pipelines.plan import build_plan
+    from pipelines.run import run_part, run_plan
+    from pipelines.storage.schemes import open_output
+    from pipelines.summary import show_part, show_summary
+    from tokenizer.terminal import make_console, show_progress
+
+    storage, console = open_output(output), make_console()
+    plan = build_plan(recipe, storage)
+    with show_progress(console) as report, make_engine(engine, workers, options) as at_work:
+        if part is not None:
+            done = run_part(plan, storage, at_work, report, part)
+        else:
+            result = run_plan(plan, storage, at_work, report)
+    if part is not None:
+        show_part(part, done, console)
+    else:
+        show_summary(plan, result, storage.url, console)
 
 
 @click.command()
-@click.argument("output", type=FOLDER)
+@click.argument("output")
 @explained
-def verify(output: Path) -> None:
+def verify(output: str) -> None:
     """Check a finished run in OUTPUT against its own records.
 
     Hashes and sizes of every file that a commit or a manifest names, files that none names, row counts, the order of
@@ -80,15 +169,15 @@ def verify(output: Path) -> None:
     from tokenizer.terminal import make_console
 
     console = make_console()
-    for line in verify_output(output.absolute()):
+    for line in verify_output(output):
         console.print(line, highlight=False)
 
 
 @click.command()
-@click.argument("output", type=FOLDER)
+@click.argument("output")
 @click.argument("doc_id")
 @explained
-def explain(output: Path, doc_id: str) -> None:
+def explain(output: str, doc_id: str) -> None:
     """Show what happened to document DOC_ID (32 hex digits, or the first of them) of the run in OUTPUT.
 
     Reads the record again at its origin, sends it through the recipe's transforms, and prints each one's verdict with
@@ -98,15 +187,15 @@ def explain(output: Path, doc_id: str) -> None:
     from pipelines.summary import show_explanation
     from tokenizer.terminal import make_console
 
-    show_explanation(explain_document(output.absolute(), doc_id), make_console())
+    show_explanation(explain_document(output, doc_id), make_console())
 
 
 @click.command()
-@click.argument("output", type=FOLDER)
+@click.argument("output")
 @click.argument("doc_id")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object: origin, text, ids, loss spans, shard.")
 @explained
-def replay(output: Path, doc_id: str, as_json: bool) -> None:
+def replay(output: str, doc_id: str, as_json: bool) -> None:
     """Make document DOC_ID (32 hex digits, or the first of them) of the run in OUTPUT again from its bytes.
 
     Reads the record at its origin, sends it through the recipe's transforms to token ids, and compares these with the
@@ -118,7 +207,7 @@ def replay(output: Path, doc_id: str, as_json: bool) -> None:
     from pipelines.summary import show_replay
     from tokenizer.terminal import make_console
 
-    replayed = replay_document(output.absolute(), doc_id)
+    replayed = replay_document(output, doc_id)
     if as_json:
         click.echo(json.dumps(replayed.as_json(), sort_keys=True))
     else:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.commit import CommittedTable
-from pipelines.engines.engine import read_side
+from pipelines.engines.works import read_side
 from pipelines.errors import VerifyError
 from pipelines.finished import FinishedRun, open_run
 from pipelines.plan import DOCUMENTS

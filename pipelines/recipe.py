@@ -24,7 +24,7 @@ from pipelines.transforms.registry import TRANSFORMS
 from tokenizer.encodings import ENCODINGS
 from tokenizer.strict_yaml import YamlFile
 
-ENGINES = ("datatrove",)
+ENGINES = ("datatrove", "slurm", "spark", "beam")
 TOP_LEVEL = ("name", "sources", "deduplicate", "tokenizer", "output", "engine")
 PARTITION_COLUMNS = ("language", "licence")
 NAME = r"[a-z0-9][a-z0-9_-]{0,63}"

@@ -47,6 +47,7 @@ PACKAGES = (
     *("py3langid", "pyarrow", "resiliparse", "tiktoken", "trafilatura", "xxhash", "zstandard"),
 )
 """What the bytes of an output may depend on."""
+MOST_PARTS = 100_000
 RECIPE_FILE, RUN_FILE, PACKAGES_FILE = "recipe.json", "run.json", "packages.json"
 
 
@@ -105,6 +106,41 @@ def run_plan(plan: Plan, output: Storage, engine: Engine, report: Report) -> Run
         runs.append(_run_record(plan, results, warnings, output, engine, started))
         output.replace(RUN_FILE, (json.dumps({"runs": runs}, indent=1, sort_keys=True) + "\n").encode())
     return RunResult(results, ledger, tuple(warnings))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Part:
+    """One of several equal parts of the splits of the first stage: every `of`-th, beginning with the `number`-th."""
+
+    number: int
+    of: int
+
+    @classmethod
+    def parse(cls, text: str) -> Part:
+        """Read "K/N". Raises `ValueError`."""
+        number, separator, of = text.partition("/")
+        if not (separator and number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of) <= MOST_PARTS):
+            raise ValueError(f"found {text!r}, allowed is K/N with 1 <= K <= N <= {MOST_PARTS}, as in 2/8")
+        return cls(int(number), int(of))
+
+    def __str__(self) -> str:
+        """Return "K/N"."""
+        return f"{self.number}/{self.of}"
+
+
+def run_part(plan: Plan, output: Storage, engine: Engine, report: Report, part: Part) -> StageResult:
+    """Carry out the first stage for one part of its splits and return what was done.
+
+    Parts hold the output together, so that they may run at once. Nothing is swept but by a whole run. Raises what
+    `run_plan` does.
+    """
+    splits = list_splits(plan)
+    _check_apart(plan, splits, output)
+    first = plan.stages[0]
+    assert isinstance(first, MapStage)
+    own = [split for some in splits.values() for split in some][part.number - 1 :: part.of]
+    with claimed(plan, output, shared=True):
+        return engine.map(first, own, (), output, report, whole=False)
 
 
 @contextmanager

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from pathlib import Path
 
 import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
+from pipelines.engines.engine import StageResult
 from pipelines.errors import visible
 from pipelines.explain import Explanation
 from pipelines.ledger import stage_total
 from pipelines.plan import Plan
 from pipelines.replay import Replay
-from pipelines.run import RunResult
+from pipelines.run import Part, RunResult
 from pipelines.sources.source import Split
 from tokenizer.terminal import make_table, numbers
 
@@ -37,15 +37,25 @@ def show_plan(plan: Plan, splits: Mapping[str, list[Split]], console: Console) -
     console.print(f"recipe fingerprint {plan.fingerprint}; nothing was written", highlight=False)
 
 
-def show_summary(plan: Plan, result: RunResult, output: Path, console: Console) -> None:
+def show_summary(plan: Plan, result: RunResult, output: str, console: Console) -> None:
     """Show documents and bytes by stage, what was dropped and why, tokens by source, and where the result lies."""
     console.print(_stages(plan, result.ledger), _losses(result.ledger), _tokens(plan, result.ledger))
     for warning in result.warnings:
         console.print(f"warning: {warning}", style="yellow", highlight=False)
     console.print(
         f"{result.num_done} splits and buckets done, {result.num_found} found committed. "
-        f"Token shards in {output / 'tokens'}, documents and rejects in {output / 'stages'}, ledger in "
-        f"{output / 'ledger.parquet'}.",
+        f"Token shards in {output}/tokens, documents and rejects in {output}/stages, ledger in "
+        f"{output}/ledger.parquet.",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def show_part(part: Part, done: StageResult, console: Console) -> None:
+    """Show what a run of one part of the input did."""
+    console.print(
+        f"part {part}: {done.num_done} splits read, {done.num_found} found committed; "
+        "when all parts are done, run the recipe without --part",
         highlight=False,
         soft_wrap=True,
     )

@@ -1,23 +1,26 @@
 """`group` out of files: scatter every input into buckets, then order and reduce each bucket.
 
-For engines without a shuffle. Scatter writes one Arrow file an input whose record batches belong to one bucket each;
-a bucket is put together from its batches of all files, ordered in memory and streamed through the reduce. Memory is
-one bucket's rows: about twice the table's size divided by the number of buckets.
+For engines without a shuffle. Scatter writes one Arrow file an input: sorted runs of small record batches, each of one
+bucket. The runs that a bucket has in all files are merged and streamed through the reduce. Memory is bounded, whatever
+the size of an input, of a bucket and of what belongs to one key.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
 from pipelines.commit import Commit, CommittedTable, FileRecord, make_commit
+from pipelines.engines import merging
 from pipelines.engines.mapping import REJECTS_OUTPUT, Writing, conform, count_written, part
 from pipelines.errors import LedgerImbalance
 from pipelines.ledger import SplitLedger
@@ -27,8 +30,10 @@ from pipelines.sources.source import BatchLimits
 from pipelines.stage import GroupStage
 from pipelines.storage.storage import Storage
 
-HELD_BYTES = 256 << 20
-"""Scatter orders this much of its input at a time."""
+HELD_BYTES = 64 << 20
+"""Scatter sorts this much of its input (and what of a row group comes over it) at a time, in twice as much memory."""
+SCATTER_FORMAT = "runs"
+"""Part of every scatter's id, so that what another version scattered is not taken up."""
 READ_STEP, REDUCE_STEP, WRITE_STEP = 0, 1, 2
 
 
@@ -39,7 +44,8 @@ class Bucket:
     number: int
     of: int
     files: tuple[FileRecord, ...]
-    """Scattered files; `detail["batches"][number]` lists the record batches of the bucket."""
+    """Scattered files; `detail["batches"][number]` lists the runs of the bucket in a file, each as [number of its first
+    record batch, number of the one behind its last, bytes in memory of its largest]."""
 
     @property
     def label(self) -> str:
@@ -80,7 +86,8 @@ def bucket_of(keys: pa.Array, buckets: int) -> np.ndarray:
 
 def scatter_id(place: int, commit: Commit, files: Sequence[FileRecord]) -> str:
     """Return the id of the scatter of one commit of the input at `place`: it depends on the contents of its files."""
-    return xxhash.xxh3_128_hexdigest("\x00".join([str(place), commit.split, *(file.path for file in files)]))
+    parts = [SCATTER_FORMAT, str(place), commit.split, *(file.path for file in files)]
+    return xxhash.xxh3_128_hexdigest("\x00".join(parts))
 
 
 def scatter(
@@ -91,14 +98,15 @@ def scatter(
     with ExitStack() as stack:
         stack.callback(output.discard, attempt)
         target = HashingFile(stack.enter_context(closing(output.create(attempt, "scatter.arrow"))))
-        batches: dict[str, list[int]] = {}
+        batches: dict[str, list[list[int]]] = {}
         rows = number = 0
-        options = pa.ipc.IpcWriteOptions(compression="lz4")
-        with pa.ipc.new_file(target, stage.schema, options=options) as writer:
-            for bucket, piece in _pieces(stage, files, given, limits):
-                batches.setdefault(str(bucket), []).append(number)
-                writer.write_batch(piece)
-                number, rows = number + 1, rows + piece.num_rows
+        with pa.ipc.new_file(target, stage.schema, options=merging.IPC_WRITE) as writer:
+            for (bucket, _), pieces in groupby(_pieces(stage, files, given, limits), key=itemgetter(0)):
+                first, largest = number, 0
+                for _, piece in pieces:
+                    writer.write_batch(piece)
+                    number, rows, largest = number + 1, rows + piece.num_rows, max(largest, piece.nbytes)
+                batches.setdefault(str(bucket), []).append([first, number, largest])
         target.close()
         path = f"{folder}/scattered/{split_id[:16]}-{target.sha256[:16]}.arrow"
         record = FileRecord("scattered", path, target.size, target.sha256, rows, detail={"batches": batches})
@@ -113,13 +121,25 @@ def scatter_folder(stage: GroupStage) -> str:
 
 
 def reduce_bucket(stage: GroupStage, bucket: Bucket, split_id: str, output: Storage, limits: BatchLimits) -> Commit:
-    """Order one bucket's rows, reduce them, write what comes out and commit it."""
-    ledger = SplitLedger(stage.name, bucket.label)
+    """Merge one bucket's scattered runs, reduce them, write what comes out and commit it."""
+    with closing(_ordered(stage, bucket, output, limits)) as ordered:
+        return reduce_rows(stage, bucket.number, ordered, split_id, output)
+
+
+def reduce_rows(
+    stage: GroupStage, number: int, ordered: Iterator[pa.RecordBatch], split_id: str, output: Storage
+) -> Commit:
+    """Reduce the rows of the bucket `number`, which come in their total order, write what comes out and commit it.
+
+    Rows of one key may span batches. Raises `LedgerImbalance` when the reduce returns other documents than it was
+    given.
+    """
+    label = bucket_label(number, stage.buckets)
+    ledger = SplitLedger(stage.name, label)
     documents = any(table.table == "documents" for table in stage.outputs)
     outputs = (*stage.outputs, REJECTS_OUTPUT) if documents else stage.outputs
     came, went = _Ids(), _Ids()
     with Writing(output, stage.folder, split_id, outputs) as writing:
-        ordered = _ordered(stage, bucket, output, limits)
         arrived = (
             came.seen(_counted(ordered, stage, ledger, documents)) if documents else _counted(ordered, stage, ledger)
         )
@@ -132,10 +152,10 @@ def reduce_bucket(stage: GroupStage, bucket: Bucket, split_id: str, output: Stor
                     writing.write(table, rows)
         if came != went:
             raise LedgerImbalance(
-                f"stage {stage.name}, {bucket.label}: {stage.reduce.name} returned other documents than it was given\n"
+                f"stage {stage.name}, {label}: {stage.reduce.name} returned other documents than it was given\n"
                 "hint: it must return every document and mark what should go by its verdict"
             )
-        return writing.commit(split_id, bucket.label, ledger, WRITE_STEP if documents else READ_STEP)
+        return writing.commit(split_id, label, ledger, WRITE_STEP if documents else READ_STEP)
 
 
 @dataclasses.dataclass(slots=True)
@@ -184,46 +204,108 @@ def _counted(
 
 def _pieces(
     stage: GroupStage, files: Sequence[FileRecord], given: Storage, limits: BatchLimits
-) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """Yield (bucket, rows) over the input files, `HELD_BYTES` at a time."""
+) -> Iterator[tuple[tuple[int, int], pa.RecordBatch]]:
+    """Yield ((bucket, number of the sort), rows) over the input files: the batches of sorted runs."""
+    for number, held in enumerate(_held(stage, files, given, limits)):
+        for bucket, rows in _partition(stage, held):
+            yield (bucket, number), rows
+
+
+def _held(
+    stage: GroupStage, files: Sequence[FileRecord], given: Storage, limits: BatchLimits
+) -> Iterator[list[pa.RecordBatch]]:
+    """Yield the rows of the input files, `HELD_BYTES` at a time; the list is the receiver's to empty."""
     held: list[pa.RecordBatch] = []
     size = 0
     for record in files:
         with given.open(record.path) as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
-            for batch in parquet.iter_batches(batch_size=limits.max_rows, use_threads=False):
+            for batch in _row_groups(parquet, limits):
                 held.append(batch.cast(stage.schema))
                 size += batch.nbytes
+                del batch  # or it lives on while the held rows are sorted
                 if size >= HELD_BYTES:
-                    yield from _partition(stage, held)
+                    yield held
                     held, size = [], 0
-    yield from _partition(stage, held)
+    yield held
+
+
+def _row_groups(parquet: pq.ParquetFile, limits: BatchLimits) -> Iterator[pa.RecordBatch]:
+    """Yield a file's rows in batches that never span row groups: those are bounded by bytes too, when written."""
+    for number in range(parquet.num_row_groups):
+        yield from parquet.iter_batches(batch_size=limits.max_rows, row_groups=[number], use_threads=False)
 
 
 def _partition(stage: GroupStage, held: list[pa.RecordBatch]) -> Iterator[tuple[int, pa.RecordBatch]]:
-    table = pa.Table.from_batches(held, stage.schema).combine_chunks()
-    if table.num_rows == 0:
+    """Yield (bucket, rows) in the order of buckets, and in each in the total order; empties `held`."""
+    if not held:
         return
-    rows = table.to_batches()[0]
-    buckets = bucket_of(rows.column(stage.key), stage.buckets)
-    order = np.argsort(buckets, kind="stable")
-    rows, buckets = rows.take(pa.array(order)), buckets[order]
+    rows = pa.concat_batches(held)
+    held.clear()
+    numbers = pa.array(bucket_of(rows.column(stage.key), stage.buckets))
+    names = _total_order(stage)
+    order = merging.order_of(rows.select(names).add_column(0, "bucket", numbers), ["bucket", *names])
+    buckets = numbers.take(order).to_numpy()
     starts = np.flatnonzero(np.diff(buckets, prepend=-1))
     for start, stop in zip(starts, [*starts[1:], len(buckets)], strict=True):
-        yield int(buckets[start]), rows.slice(start, stop - start)
+        for piece in merging.take(rows, order.slice(start, stop - start), merging.RUN_LIMITS):
+            yield int(buckets[start]), piece
 
 
-def _ordered(stage: GroupStage, bucket: Bucket, output: Storage, limits: BatchLimits) -> Iterator[pa.RecordBatch]:
+def _total_order(stage: GroupStage) -> list[str]:
+    """Return the columns that order the rows of a bucket."""
+    return list(dict.fromkeys((stage.key, *stage.order_by, *stage.identity)))
+
+
+def _ordered(
+    stage: GroupStage, bucket: Bucket, output: Storage, limits: BatchLimits
+) -> Generator[pa.RecordBatch, None, None]:
     """Yield the bucket's rows in their total order."""
-    pieces: list[pa.RecordBatch] = []
+    runs = []
     for record in bucket.files:
-        numbers = record.detail["batches"].get(str(bucket.number), [])
-        if numbers:
-            with output.open(record.path) as file:
-                reader = pa.ipc.open_file(file)
-                pieces.extend(reader.get_batch(number) for number in numbers)
-    table = pa.Table.from_batches(pieces, stage.schema).combine_chunks()
-    names = dict.fromkeys((stage.key, *stage.order_by, *stage.identity))
-    order = pc.sort_indices(table, sort_keys=[(name, "ascending") for name in names])  # nulls at the end
-    for start in range(0, table.num_rows, limits.max_rows):
-        ordered = table.take(order.slice(start, limits.max_rows)).combine_chunks()
-        yield from ordered.to_batches()
+        file = _ScatteredFile(output, record.path)
+        found = record.detail["batches"].get(str(bucket.number), [])
+        runs += [_ScatteredRun(file, first, stop, largest) for first, stop, largest in found]
+    return merging.merge(runs, stage.schema, _total_order(stage), limits)
+
+
+@dataclasses.dataclass(slots=True)
+class _ScatteredFile:
+    """A scattered file, open as long as any of its runs is being read."""
+
+    storage: Storage
+    path: str
+    _users: int = 0
+    _open: Any = None
+    _reader: Any = None
+
+    @contextmanager
+    def reading(self) -> Iterator[pa.ipc.RecordBatchFileReader]:
+        """Give its reader."""
+        if self._users == 0:
+            self._open = self.storage.open(self.path)
+        self._users += 1
+        try:
+            if self._reader is None:
+                self._reader = pa.ipc.open_file(self._open, options=merging.IPC_READ)
+            yield self._reader
+        finally:
+            self._users -= 1
+            if self._users == 0:
+                self._open.close()
+                self._open = self._reader = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _ScatteredRun:
+    """Some consecutive record batches of a scattered file: rows of one bucket in order."""
+
+    file: _ScatteredFile
+    first: int
+    stop: int
+    largest: int
+
+    def read(self) -> Generator[pa.RecordBatch, None, None]:
+        """Yield the batches, each read when it is asked for."""
+        with self.file.reading() as reader:
+            for number in range(self.first, self.stop):
+                yield reader.get_batch(number)

@@ -80,6 +80,8 @@ class LocalStorage:
             if not shared:
                 self.delete(ATTEMPTS)
             yield
+            if not shared:  # of workers that died, and of others that do not know yet that they came too late
+                self.delete(ATTEMPTS)
 
     def new_attempt(self) -> str:
         """Return a random name."""

@@ -19,7 +19,11 @@ from trees import tree_hashes
 from headrace import COMMANDS, main
 
 OPTIONS = {
-    "run": ["--output", "-o", "--workers", "-w", "--engine", "--limit", "--dry-run", "--help", "RECIPE"],
+    "crawl": ["--files", "-n", "--output", "-o", "--kind", "--root", "--help", "DUMP"],
+    "run": [
+        *("--output", "-o", "--workers", "-w", "--engine", "--engine-option", "--part", "--limit", "--dry-run"),
+        *("--help", "RECIPE"),
+    ],
     "verify": ["--help", "OUTPUT"],
     "explain": ["--help", "OUTPUT", "DOC_ID"],
     "train": ["--plan", "-p", "--output", "-o", "--steps", "-s", "--help", "CONFIG"],
@@ -159,7 +163,9 @@ def test_a_limit_reads_so_many_records_of_each_file(made, tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--engine", "spark"], "Invalid value for --engine: found 'spark', allowed are datatrove"),
+        (["--engine", "flink"], "Invalid value for --engine: found 'flink', allowed are datatrove, slurm, spark, beam"),
+        (["--part", "3/2"], "Invalid value for '--part': found '3/2', allowed is K/N with 1 <= K <= N"),
+        (["--engine-option", "a"], "Invalid value for '--engine-option': found 'a', allowed is KEY=VALUE"),
         (["--workers", "0"], "0 is not in the range x>=1"),
         (["--workers", "two"], "'two' is not a valid integer"),
         (["--limit", "0"], "0 is not in the range x>=1"),

@@ -19,7 +19,7 @@ from trees import tree_hashes
 
 from pipelines import run as run_module
 from pipelines.commit import Commit, CommittedTable
-from pipelines.engines import datatrove, grouping
+from pipelines.engines import engine, grouping
 from pipelines.engines.datatrove import DatatroveEngine
 from pipelines.engines.engine import StageResult
 from pipelines.errors import HeadraceError, LedgerImbalance, RecipeError, VerifyError
@@ -171,7 +171,7 @@ def test_a_side_table_that_does_not_arrive_is_found(recipe, tmp_path, monkeypatc
     def nothing(stage, sides, label):
         return tuple(dataclasses.replace(side, commits=()) for side in sides)
 
-    monkeypatch.setattr(datatrove, "side_of_split", nothing)
+    monkeypatch.setattr(engine, "side_of_split", nothing)
     with pytest.raises(HeadraceError):
         run_recipe(recipe, tmp_path / "out")
 

@@ -176,7 +176,7 @@ WRONG = [
     ("deduplicate.exact", "none", ["deduplicate.exact: found 'none'", "'all' or 'source'"]),
     ("tokenizer.encoding", "gpt2", ["tokenizer: encoding 'gpt2'", "cl100k_base, o200k_base"]),
     ("tokenizer.encoder", "fast", ["tokenizer.encoder: found 'fast'", "'gigatoken' or 'tiktoken'"]),
-    ("engine", "spark", ["engine: found 'spark'", "allowed are datatrove"]),
+    ("engine", "flink", ["engine: found 'flink'", "allowed are datatrove, slurm, spark, beam"]),
     ("engine", ["datatrove"], ["engine: found ['datatrove']", "allowed are datatrove"]),
 ]  # fmt: skip
 

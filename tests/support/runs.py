@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipelines.engines.datatrove import DatatroveEngine
+from pipelines.engines.engine import Engine
 from pipelines.plan import Plan, build_plan
 from pipelines.recipe import load_recipe
 from pipelines.run import RunResult, run_plan
 from pipelines.sources.source import BatchLimits
 from pipelines.storage.local import LocalStorage
-from pipelines.storage.storage import StoredFile
+from pipelines.storage.storage import Storage, StoredFile
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SHARED = REPOSITORY / "../shared/data"
@@ -98,7 +99,7 @@ class ShuffledStorage(LocalStorage):
         yield from files
 
 
-def plan_of(recipe: Path, output: LocalStorage, shuffle: int | None = None) -> Plan:
+def plan_of(recipe: Path, output: Storage, shuffle: int | None = None) -> Plan:
     """Build a plan, with the inputs listed in shuffled order where a seed is given."""
     plan = build_plan(load_recipe(recipe), output)
     if shuffle is not None:
@@ -109,10 +110,10 @@ def plan_of(recipe: Path, output: LocalStorage, shuffle: int | None = None) -> P
 
 
 def run_recipe(
-    recipe: Path, output: Path | LocalStorage, *, workers: int = 1, limits: BatchLimits | None = None,
-    shuffle: int | None = None,
+    recipe: Path, output: Path | Storage, *, workers: int = 1, limits: BatchLimits | None = None,
+    shuffle: int | None = None, engine: Engine | None = None,
 ) -> RunResult:  # fmt: skip
     """Run a recipe and return its result; `limits` and `shuffle` change what must change nothing."""
-    storage = output if isinstance(output, LocalStorage) else LocalStorage(output)
-    with DatatroveEngine(workers, limits or BatchLimits()) as engine:
-        return run_plan(plan_of(recipe, storage, shuffle), storage, engine, lambda *_: None)
+    storage = LocalStorage(output) if isinstance(output, Path) else output
+    with engine or DatatroveEngine(workers, limits=limits or BatchLimits()) as one:
+        return run_plan(plan_of(recipe, storage, shuffle), storage, one, lambda *_: None)

@@ -1,0 +1,48 @@
+"""Run a recipe on an engine in a process of its own, where workers may die. Prints what was done as one line of JSON.
+
+    python tests/support/run_on.py RECIPE OUTPUT ENGINE [KEY=VALUE ...] [--workers N] [--death "publish stages/1 half"]
+
+OUTPUT may be s3://. Deaths need a local OUTPUT; they happen once each, whoever comes first (see mortal_storage.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from pathlib import Path
+
+from mortal_storage import MortalStorage
+from runs import run_recipe
+
+from pipelines.engines.registry import make_engine
+from pipelines.errors import HeadraceError
+from pipelines.storage.schemes import open_output
+
+
+def main() -> None:
+    logging.getLogger("py4j").setLevel(logging.ERROR)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("output")
+    parser.add_argument("engine")
+    parser.add_argument("options", nargs="*")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--death", action="append", default=[])
+    given = parser.parse_args()
+    storage = open_output(given.output)
+    if given.death:
+        marks = Path(f"{given.output}-deaths")
+        marks.mkdir(exist_ok=True)
+        storage = MortalStorage(Path(given.output), marks, tuple(given.death))
+    engine = make_engine(given.engine, given.workers, dict(option.split("=", 1) for option in given.options))
+    try:
+        result = run_recipe(given.recipe, storage, engine=engine)
+    except HeadraceError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+    print(json.dumps({"done": result.num_done, "found": result.num_found}))
+
+
+if __name__ == "__main__":
+    main()
