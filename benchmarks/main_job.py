@@ -34,7 +34,7 @@ from typing import Any
 import pipelines.engines.datatrove as local
 from pipelines import run
 from pipelines.commit import Commit
-from pipelines.engines import engine, grouping, mapping
+from pipelines.engines import engine, grouping, mapping, works
 from pipelines.engines.datatrove import DatatroveEngine
 from pipelines.ledger import stage_total
 from pipelines.plan import Plan, build_plan
@@ -116,22 +116,22 @@ def wrapped_calls() -> list[Wrapped]:
         *((source, "read", f"read {kind}") for kind, source in SOURCES.items()),
         (Committed, "read", "Parquet read"),
         (grouping, "_pieces", "Parquet read"),
-        (local, "read_side", "side tables"),
+        (works, "read_side", "side tables"),
         *((step, "__call__", step.name) for step in steps),
         (SameKey, "__call__", "same_key"),
         (FindDuplicates, "__call__", "find_duplicates"),
         (SortTable, "__call__", "sort"),
         (grouping, "_ordered", "ordering"),
         (grouping, "_partition", "ordering"),
-        (local, "scatter", "scatter files"),
+        (works, "scatter", "scatter files"),
         (TableSink, "__init__", "Parquet write"),
         (TableSink, "write", "Parquet write"),
         (TableSink, "close", "Parquet write"),
         (TokenShardsSink, "write", "shards"),
         (TokenShardsSink, "close", "shards"),
         (BatchBuilder, "_take", "batching"),
-        (local, "map_split", "batching"),
-        (local, "reduce_bucket", "batching"),
+        (works, "map_split", "batching"),
+        (works, "reduce_bucket", "batching"),
         (mapping, "apply_all", "batching"),
         (mapping, "conform", "batching"),
         (grouping, "conform", "batching"),
@@ -149,7 +149,7 @@ def wrapped_calls() -> list[Wrapped]:
         *((LocalStorage, name, "commit") for name in ("create", "publish", "discard", "commit", "replace", "delete")),
         (Commit, "to_json", "commit"),
         (engine, "read_commits", "commit"),
-        *((module, "sweep", "commit") for module in (local, run)),
+        *((module, "sweep", "commit") for module in (engine, run)),
         (local, "_run_rank", "engine"),
     ]
 

@@ -25,7 +25,7 @@ from pipelines.engines.mapping import REJECTS_OUTPUT, Writing, conform, count_wr
 from pipelines.errors import LedgerImbalance
 from pipelines.ledger import SplitLedger
 from pipelines.sinks.sink import HashingFile
-from pipelines.sinks.tables import count_by_source
+from pipelines.sinks.tables import count_by_source, read_batches
 from pipelines.sources.source import BatchLimits
 from pipelines.stage import GroupStage
 from pipelines.storage.storage import Storage
@@ -219,7 +219,7 @@ def _held(
     size = 0
     for record in files:
         with given.open(record.path) as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
-            for batch in _row_groups(parquet, limits):
+            for batch in read_batches(parquet, limits.max_rows):
                 held.append(batch.cast(stage.schema))
                 size += batch.nbytes
                 del batch  # or it lives on while the held rows are sorted
@@ -227,12 +227,6 @@ def _held(
                     yield held
                     held, size = [], 0
     yield held
-
-
-def _row_groups(parquet: pq.ParquetFile, limits: BatchLimits) -> Iterator[pa.RecordBatch]:
-    """Yield a file's rows in batches that never span row groups: those are bounded by bytes too, when written."""
-    for number in range(parquet.num_row_groups):
-        yield from parquet.iter_batches(batch_size=limits.max_rows, row_groups=[number], use_threads=False)
 
 
 def _partition(stage: GroupStage, held: list[pa.RecordBatch]) -> Iterator[tuple[int, pa.RecordBatch]]:

@@ -1,9 +1,10 @@
 """An external merge sort of record batches: any number of rows in bounded memory.
 
 Sorted runs of small batches are merged in rounds. The bound of a round is the smallest row that ends what is buffered
-of a run with more to come: no row up to it can still arrive. Of every run only the rows up to the bound are taken, by
-binary comparison with it, and sorted together, so that a row is sorted once however its run is mixed with others, and
-not at all where its run is alone. More runs than may be open at once are first merged in groups into temporary files.
+of a run with more to come: no row up to it can still arrive. Of every run only the rows up to the bound are taken,
+found by comparing columns with it, and sorted together, so that a row is sorted once however its run is mixed with
+others, and not at all where its run is alone. More runs than may be open at once are first merged in groups into
+temporary files.
 
 The order is that of `pyarrow.compute.sort_indices`, ascending and nulls last; rows that tie stay in the order of
 their runs. Keys may be of any type that compares and sorts in Arrow, but for floats (their NaN compares with nothing).
@@ -61,8 +62,8 @@ def merge(
 ) -> Generator[pa.RecordBatch, None, None]:
     """Yield the rows of all runs, ordered by the columns `names`, in batches within `limits` (one row may be larger).
 
-    At most `BUFFERED_BYTES` are buffered, the rows of a round are copied once and an output batch twice. Temporary
-    files have no names and end with the generator. Raises `OutputError` when they find no space.
+    In memory are `BUFFERED_BYTES`, as much again for the rows of a round, and two batches of output. Temporary files
+    have no names and end with the generator. Raises `OutputError` when they find no space.
     """
     fan_in = _fan_in(runs)
     with ExitStack() as stack:
@@ -198,7 +199,7 @@ def _rounds(runs: Sequence[Run], names: Sequence[str]) -> Generator[pa.RecordBat
         while buffers := [buffer for buffer in buffers if buffer.fill()]:
             taken = _take_round(buffers)
             if len(taken) == 1:
-                yield from map(_unpinned, taken[0])
+                yield from taken[0]
                 continue
             rows = pa.concat_batches([batch for batches in taken for batch in batches])
             del taken
@@ -245,15 +246,11 @@ def _count_until(keys: pa.RecordBatch, bound: pa.RecordBatch, ties: bool) -> int
     return stop if ties else start
 
 
-def _unpinned(rows: pa.RecordBatch) -> pa.RecordBatch:
-    """Return the rows, copied where they are a small part of buffers that they would keep alive."""
-    if rows.get_total_buffer_size() <= 2 * rows.nbytes:
-        return rows
-    return rows.take(pa.array(np.arange(rows.num_rows)))
-
-
 def _batched(pieces: Iterator[pa.RecordBatch], limits: BatchLimits) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of the pieces in batches of `max_rows` rows, or fewer where the next piece would be too large."""
+    """Yield the rows of the pieces in batches of `max_rows` rows, or fewer where the next piece would be too large.
+
+    Every batch is a copy, so that none keeps the buffers alive that it is a part of.
+    """
     held: list[pa.RecordBatch] = []
     num_rows = num_bytes = 0
     for piece in pieces:

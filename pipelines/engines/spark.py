@@ -34,6 +34,7 @@ from pipelines.engines.java import prepare_java
 from pipelines.engines.project_zip import WORKER_ENVIRONMENT, project_zip
 from pipelines.engines.works import Outcome, Rank, ScatterWork, cut_into_ranks, do_rank, explained
 from pipelines.errors import WorkerDied
+from pipelines.sinks.tables import read_batches
 from pipelines.stage import GroupStage
 from pipelines.storage.storage import Storage
 
@@ -180,7 +181,7 @@ class _ReadRows:
         wanted = pa.array(sorted(self.wanted), pa.int32())
         for record in work.given.files_of(work.commit):
             with work.given.storage.open(record.path) as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
-                for batch in parquet.iter_batches(batch_size=work.limits.max_rows, use_threads=False):
+                for batch in read_batches(parquet, work.limits.max_rows):
                     rows = batch.cast(stage.schema)
                     buckets = pa.array(bucket_of(rows.column(stage.key), stage.buckets), pa.int32())
                     rows = rows.append_column(BUCKET, buckets).cast(schema)

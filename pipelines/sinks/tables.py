@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
+from collections.abc import Iterator
 from contextlib import suppress
 
 import numpy as np
@@ -107,6 +108,12 @@ def read_table(storage: ReadStorage, path: str, columns: list[str] | None = None
     """
     with storage.open(path) as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
         return parquet.read(columns=columns, use_threads=False)
+
+
+def read_batches(file: pq.ParquetFile, max_rows: int) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a table's open file in batches that end with its row groups: those alone are cut by bytes."""
+    for group in range(file.num_row_groups):
+        yield from file.iter_batches(max_rows, [group], use_threads=False)
 
 
 def count_by_source(rows: pa.RecordBatch) -> list[tuple[str, int, int]]:

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from pipelines.commit import Commit
 from pipelines.schema import CORE
+from pipelines.sinks.tables import read_batches
 from pipelines.sources.source import BatchLimits, RawAccount, Split
 from pipelines.storage.storage import ReadStorage, StoredFile
 
@@ -43,6 +44,6 @@ class Committed:
     ) -> Iterator[pa.RecordBatch]:
         """Yield the file's rows."""
         with storage.open(split.files[0].path) as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
-            for batch in parquet.iter_batches(batch_size=limits.max_rows, use_threads=False):
+            for batch in read_batches(parquet, limits.max_rows):
                 account.seen += batch.num_rows
                 yield batch.cast(self.schema)

@@ -2,52 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from runs import REPOSITORY, SHARED, tiny_recipe
+from engine_runs import ENGINES, SPARK, STAGES, counts, start
+from runs import SHARED, tiny_recipe
 from trees import tree_hashes
 
 pytestmark = pytest.mark.skipif(not SHARED.exists(), reason="the shared data is not here")
-
-STAGES = ("1-read", "2-identify", "3-find-duplicates", "4-sort-duplicates", "5-tokenize")
-SPARK = ("spark", "spark.ui.enabled=false")
-ENGINES = {
-    "spark": (*SPARK, "spark.master=local[2]"),
-    "beam, one process": ("beam", "direct_num_workers=1"),
-    "beam, two processes": ("beam",),
-    "beam, portable": ("beam", "runner=PortableRunner", "job_endpoint=embed", "environment_type=LOOPBACK"),
-}
-"""The embedded engine is in test_laws.py, with 1 to 3 workers; Slurm in test_slurm.py."""
-
-
-def start(recipe: Path, output: Path | str, *words: str) -> subprocess.Popen:
-    """Start a run on an engine, in a process group and a current folder of its own."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests/support'}",
-        "SPARK_LOCAL_IP": "127.0.0.1",
-        "PYSPARK_PYTHON": sys.executable,
-    }
-    script = REPOSITORY / "tests/support/run_on.py"
-    return subprocess.Popen(
-        [sys.executable, str(script), str(recipe), str(output), *words],
-        env=environment, cwd=recipe.parent, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-
-
-def counts(process: subprocess.Popen) -> dict[str, int]:
-    """Wait for a run and return how many splits and buckets it did and found."""
-    said, errors = process.communicate(timeout=600)
-    assert process.returncode == 0, errors[-3000:]
-    return json.loads(said.splitlines()[-1])
 
 
 def deaths(output: Path) -> set[str]:
@@ -63,7 +29,9 @@ def test_same_bytes_on_every_engine(engine, recipe, reference, tmp_path):
     assert first == {"done": result.num_done, "found": 0}
 
 
-@pytest.mark.parametrize("engine", ["spark"])
+@pytest.mark.parametrize(
+    "engine", [pytest.param(name, marks=() if name == "spark" else pytest.mark.stress) for name in ENGINES]
+)
 def test_a_rerun_finds_everything_whichever_engine_made_it(engine, recipe, reference, tmp_path):
     expected, result = reference
     subprocess.run(["cp", "-r", expected, tmp_path / "out"], check=True)
@@ -72,6 +40,27 @@ def test_a_rerun_finds_everything_whichever_engine_made_it(engine, recipe, refer
     again = counts(start(recipe, tmp_path / "out", *ENGINES[engine]))
     assert again == {"done": 2, "found": result.num_done - 2}
     assert tree_hashes(tmp_path / "out") == tree_hashes(expected)
+
+
+# Law 3: what is wrong comes back as what it is, at once
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        pytest.param("loses a row", "LedgerImbalance: 1-read: conversations/", id="loses a row"),
+        pytest.param("panic", "HeadraceError: 1-read: conversations/", id="panic", marks=pytest.mark.stress),
+        pytest.param("leaves", "HeadraceError: 1-read: conversations/", id="leaves", marks=pytest.mark.stress),
+    ],
+)
+def test_a_careless_transform_fails_the_run(engine, how, said, tmp_path):
+    words = (*ENGINES[engine], "--failing", "conversations", how)
+    process = start(tiny_recipe(tmp_path), tmp_path / "out", *words)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert said in errors
+    assert not (tmp_path / "out/ledger.parquet").exists()
 
 
 # Law 4, on Spark: workers, executors and the driver die
@@ -101,7 +90,9 @@ def test_a_worker_that_dies_too_often_fails_the_run_and_a_rerun_goes_on(tmp_path
     assert tree_hashes(output) == tree_hashes(tmp_path / "plain")
 
 
-@pytest.mark.parametrize("stage", ["2-identify"])
+@pytest.mark.parametrize(
+    "stage", [pytest.param(stage, marks=() if stage == "2-identify" else pytest.mark.stress) for stage in STAGES]
+)
 def test_a_driver_that_is_killed_and_run_again(stage, recipe, reference, tmp_path):
     expected, result = reference
     output = tmp_path / "out"

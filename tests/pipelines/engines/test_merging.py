@@ -40,12 +40,18 @@ class ListedRun:
     batches: Sequence[pa.RecordBatch]
     num_open: int = 0
     num_read: int = 0
+    reading: Generator[pa.RecordBatch, None, None] | None = None
+    """The last reader: as long as it is kept here, nothing but a call will close it."""
 
     @property
     def largest(self) -> int:
         return max([batch.nbytes for batch in self.batches], default=0)
 
     def read(self) -> Generator[pa.RecordBatch, None, None]:
+        self.reading = self._read()
+        return self.reading
+
+    def _read(self) -> Generator[pa.RecordBatch, None, None]:
         self.num_open += 1
         try:
             for batch in self.batches:
@@ -244,7 +250,7 @@ def test_temporary_files_end_with_the_generator(end, tmp_path, monkeypatch):
 def test_a_run_that_cannot_be_read_closes_the_others(tmp_path, monkeypatch):
     @dataclasses.dataclass
     class Broken(ListedRun):
-        def read(self):
+        def _read(self):
             yield from self.batches[:3]
             raise FileNotFoundError(2, "No such file", "scattered")
 

@@ -119,7 +119,9 @@ def test_what_is_written_is_read(files):
     assert parse_listing("\n".join(lines).encode(), "list") == tuple(StoredFile(*file) for file in files)
 
 
-@pytest.mark.parametrize("data", [b"no gzip", gzip.compress(LIST, mtime=0)[:-4], gzip.compress(LIST, mtime=0)[:20], b"\x1f\x8b\x08"])
+@pytest.mark.parametrize(
+    "data", [b"no gzip", gzip.compress(LIST, mtime=0)[:-4], gzip.compress(LIST, mtime=0)[:20], b"\x1f\x8b\x08"]
+)
 def test_a_damaged_gzip_list(tmp_path, data):
     (tmp_path / "list.gz").write_bytes(data)
     with pytest.raises(HeadraceError, match="list.gz: is no whole gzip file .*\nhint: "):
