@@ -153,7 +153,7 @@ def run_recipe(
     if part is not None:
         show_part(part, done, console)
     else:
-        show_summary(plan, result, storage.url, console)
+        show_summary(plan, result, output.rstrip("/"), console)
 
 
 @click.command()

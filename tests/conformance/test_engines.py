@@ -66,12 +66,23 @@ def test_a_careless_transform_fails_the_run(engine, how, said, tmp_path):
 # Law 4, on Spark: workers, executors and the driver die
 
 
-def test_workers_that_die_in_every_stage(recipe, reference, tmp_path):
+FATES = [f"publish stages/{stage} half" for stage in STAGES] + [f"commit stages/{stage} after" for stage in STAGES]
+ALL_FATES = [
+    f"{what} stages/{stage} {when}"
+    for what in ("publish", "commit")
+    for stage in STAGES
+    for when in ("before", "half", "after")
+]
+
+
+@pytest.mark.parametrize(
+    "fates", [FATES, pytest.param(ALL_FATES, marks=pytest.mark.stress)], ids=["one of a kind", "all"]
+)
+def test_workers_that_die_in_every_stage(fates, recipe, reference, tmp_path):
     """In one run, a worker is killed in each stage: within a write, and after a commit that it cannot tell of."""
     expected, _ = reference
-    fates = [f"publish stages/{stage} half" for stage in STAGES] + [f"commit stages/{stage} after" for stage in STAGES]
     words = [word for fate in fates for word in ("--death", fate)]
-    counts(start(recipe, tmp_path / "out", *SPARK, "spark.master=local[2,12]", *words))
+    counts(start(recipe, tmp_path / "out", *SPARK, "spark.master=local[2,40]", *words))
     assert len(deaths(tmp_path / "out")) == len(fates), "not everybody died who should have"
     assert tree_hashes(tmp_path / "out") == tree_hashes(expected)
 
