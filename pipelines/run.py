@@ -150,7 +150,8 @@ def claimed(plan: Plan, output: Storage, *, shared: bool = False) -> Iterator[di
     Yields the packages with which the output was last worked on, finished run or not.
     """
     try:
-        foreign = any(output.list()) and not output.exists(RECIPE_FILE)  # in this order: another part may begin now
+        foreign = not output.exists(RECIPE_FILE) and any(output.list())
+        foreign = foreign and not output.exists(RECIPE_FILE)  # another part may have begun in between
     except OSError as error:
         raise explain_os_error(error, output.url) from error
     if foreign:
