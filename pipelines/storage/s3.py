@@ -1,9 +1,8 @@
-"""S3, or whatever speaks its protocol, through boto3: range reads, conditional puts, claims that are leases.
+"""S3, or whatever speaks its protocol, through boto3: range reads, conditional puts.
 
 What keeps a run right is here what it is on a disk: nothing is seen before it is whole (an object appears at once),
 data files lie under content-addressed names, and a commit is a put that fails where something is already
-(`If-None-Match`). A claim is an object that its holder writes anew all the time; who finds one waits until it changes
-or a lease is over on the finder's own clock, so clocks of different machines are never compared.
+(`If-None-Match`). An output is held by a lease (lease.py).
 
 Region, endpoint and credentials come from boto3's own chain (AWS_ENDPOINT_URL_S3, AWS_PROFILE, AWS_REGION ...). Where
 it has no credentials at all, requests are not signed, as public buckets want it. AWS_MAX_ATTEMPTS is how often botocore
@@ -27,7 +26,6 @@ import os
 import random
 import re
 import tempfile
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -45,13 +43,9 @@ from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
 from pipelines.errors import HeadraceError, OutputError
+from pipelines.storage.lease import CLAIMS, PART, RUN, dead_claims, held
 from pipelines.storage.local import explain_os_error
 from pipelines.storage.storage import StoredFile
-
-CLAIMS = ".claims"
-"""The storage's own folder: in no list."""
-RUN, PART = "run", "part-"
-"""Names of claims in it: the one that is held alone, and the beginning of those that are shared."""
 
 SMALLEST_READ = 64 * 1024
 LARGEST_READ = 8 * 1024 * 1024
@@ -180,12 +174,12 @@ class S3Storage:
         """
         if shared:
             self._end_dead_run()
-            with _held(self, f"{PART}{uuid.uuid4().hex}"):
+            with held(self, f"{PART}{uuid.uuid4().hex}"):
                 self._end_dead_run()
                 yield
             return
-        with _held(self, RUN, _dead_claims(self, RUN).get(RUN)):
-            for name in _dead_claims(self, PART):
+        with held(self, RUN, dead_claims(self, RUN).get(RUN)):
+            for name in dead_claims(self, PART):
                 self.delete(f"{CLAIMS}/{name}")
             self._abort_uploads()
             yield
@@ -299,8 +293,8 @@ class S3Storage:
 
     def _end_dead_run(self) -> None:
         """Delete the claim of a run that died; taking it over first makes sure that nobody else did."""
-        for name, etag in _dead_claims(self, RUN).items():
-            with _held(self, name, etag):
+        for name, etag in dead_claims(self, RUN).items():
+            with held(self, name, etag):
                 pass
 
     def _abort_uploads(self) -> None:
@@ -477,90 +471,6 @@ class _TemporaryWriter(io.FileIO):
             return super().write(data)
         except OSError as error:
             raise explain_os_error(error, tempfile.gettempdir()) from error
-
-
-class _Claim:
-    """An object that is ours as long as it has the ETag of our last write."""
-
-    def __init__(self, storage: S3Storage, name: str) -> None:
-        """Take nothing yet."""
-        self._storage, self._path = storage, f"{CLAIMS}/{name}"
-        self._holder = uuid.uuid4().hex
-        self._writes = 0
-        self._etag: str | None = None
-        self._ended = threading.Event()
-        self._renewing = threading.Thread(target=self._renew, name=f"claim {self._path}", daemon=True)
-
-    def take(self, dead: str | None) -> None:
-        """Create the claim, or take over one whose ETag still is `dead`; then keep it."""
-        if not self._write(**({"IfNoneMatch": "*"} if dead is None else {"IfMatch": dead})):
-            raise _taken(self._storage)
-        self._renewing.start()
-
-    def release(self) -> None:
-        """Delete the claim. Raises `OutputError` if it was lost meanwhile."""
-        self._ended.set()
-        self._renewing.join()
-        # a last renewal makes sure that what is deleted is ours
-        if self._etag is None or not self._write(IfMatch=self._etag):
-            raise OutputError(
-                f"{self._storage.url}: was out of reach for longer than {self._storage.lease_seconds:g} s, "
-                "and another run took it over\nhint: wait for that one, then run again: what is committed stands"
-            )
-        self._storage.delete(self._path)
-
-    def _renew(self) -> None:
-        while self._etag is not None and not self._ended.wait(self._storage.lease_seconds / 3):
-            with suppress(HeadraceError):  # out of reach: the next write tells whether it is still ours
-                self._write(IfMatch=self._etag)
-
-    def _write(self, **condition: str) -> bool:
-        """Write the claim with a body that was never there before; whether it is ours now."""
-        self._writes += 1
-        body = f"{self._holder} {self._writes}\n".encode()
-        etag = self._storage.put(self._path, body, **condition)
-        if etag is None:  # or had an earlier write arrived, and only its answer was lost?
-            with suppress(FileNotFoundError):
-                standing, standing_etag = self._storage.read_tagged(self._path)
-                etag = standing_etag if standing.startswith(self._holder.encode()) else None
-        self._etag = etag
-        return etag is not None
-
-
-@contextmanager
-def _held(storage: S3Storage, name: str, dead: str | None = None) -> Iterator[None]:
-    """Hold a claim as long as the context lasts; `dead` is the ETag of a claim to take over."""
-    claim = _Claim(storage, name)
-    claim.take(dead)
-    try:
-        yield
-    except BaseException:
-        with suppress(HeadraceError):
-            claim.release()
-        raise
-    claim.release()
-
-
-def _dead_claims(storage: S3Storage, kind: str) -> dict[str, str]:
-    """Watch the claims whose names begin with `kind`; return those that do not change for a lease, with their ETags.
-
-    Raises `OutputError` as soon as one changes: its holder lives. Those that vanish are forgotten.
-    """
-    watched = {name: etag for name, etag in storage.claims().items() if name.startswith(kind)}
-    stop = time.monotonic() + storage.lease_seconds
-    while watched and time.monotonic() < stop:
-        time.sleep(storage.lease_seconds / 10)
-        now = storage.claims()
-        if any(now.get(name, etag) != etag for name, etag in watched.items()):
-            raise _taken(storage)
-        watched = {name: etag for name, etag in watched.items() if name in now}
-    return watched
-
-
-def _taken(storage: S3Storage) -> OutputError:
-    return OutputError(
-        f"{storage.url}: another run is at work in this folder\nhint: wait for it, or choose another --output"
-    )
 
 
 def _list_request(**arguments: Any) -> Callable[[Any], dict[str, Any]]:
