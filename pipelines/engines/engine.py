@@ -22,6 +22,7 @@ from pipelines.engines.works import (
     map_id,
     side_of_split,
 )
+from pipelines.errors import WorkerDied
 from pipelines.sources.source import BatchLimits, Split
 from pipelines.stage import GroupStage, MapStage
 from pipelines.storage.storage import Storage
@@ -191,7 +192,12 @@ def collect(outcomes: Iterator[Outcome], progress: Progress) -> dict[str, Commit
         progress.say(len(commits))
     if len(commits) < len(progress.wanted):
         standing = read_commits(progress.output, progress.folder)
-        commits |= {split_id: standing[split_id] for split_id in progress.wanted if split_id not in commits}
+        commits |= {split_id: standing[split_id] for split_id in progress.wanted if split_id in standing}
+        if undone := len(progress.wanted) - len(commits):
+            raise WorkerDied(
+                f"stage {progress.what}: the workers have left {undone} of {len(progress.wanted)} pieces undone\n"
+                "hint: run the same command again, it goes on"
+            )
         progress.say(len(commits))
     return commits
 
