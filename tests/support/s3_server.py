@@ -85,9 +85,7 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
     server = S3Server(f"http://127.0.0.1:{ports['s3.port']}", secrets.token_hex(10).upper(), secrets.token_hex(20))
     with (folder / "server.log").open("wb") as log:
         environment = {**os.environ, "TMPDIR": str(folder)}  # for logs and sockets
-        process = subprocess.Popen(
-            _command(folder, server, ports), stdout=log, stderr=log, cwd=folder, env=environment
-        )
+        process = subprocess.Popen(_command(folder, server, ports), stdout=log, stderr=log, cwd=folder, env=environment)
         try:
             _make_bucket(server, process, folder / "server.log")
             yield server
