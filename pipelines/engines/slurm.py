@@ -17,11 +17,14 @@ import pickle
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -135,8 +138,7 @@ class SlurmEngine(Engine):
         name = re.sub(r"[^\w.-]+", "-", f"headrace-{progress.what}").strip("-")
         folder = top / f"{name}-{uuid.uuid4().hex[:8]}"
         try:
-            job_id = self._submit(handover, name, folder)
-            self._wait(job_id, handover, progress)
+            job_id = self._run(handover, name, folder, progress)
             problem = f"Slurm job {job_id} has ended"
             handover.check_done(progress, problem, f"{folder}/logs tells why tasks ended early (time, memory)")
         finally:
@@ -185,16 +187,21 @@ class SlurmEngine(Engine):
         )
         return job.submit(folder)
 
-    def _wait(self, job_id: str, handover: Handover, progress: Progress) -> None:
-        """Wait until the job is gone; cancel it when a task has failed, or when we are interrupted."""
+    def _run(self, handover: Handover, name: str, folder: Path, progress: Progress) -> str:
+        """Submit a job, wait until it is gone, return its id. Cancels it when a task fails or we are interrupted."""
+        job_id = ""
         try:
+            with _interrupts_held():  # a job whose id nobody has heard could not be cancelled
+                job_id = self._submit(handover, name, folder)
             while _is_alive(job_id):
                 handover.raise_failure()
                 done = progress.look() == len(progress.wanted)
                 time.sleep(min(self.options.poll_seconds, LAST_SECONDS) if done else self.options.poll_seconds)
         except BaseException:
-            _call("scancel", job_id)
+            if job_id:
+                _call("scancel", job_id)
             raise
+        return job_id
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -231,6 +238,22 @@ class ArrayJob(SlurmPipelineExecutor):
         return answer.stdout.strip().partition(";")[0]  # the cluster's name may follow
 
 
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Let a Ctrl-C wait until the context ends (a mask would not do: any thread takes the signal for this one)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        raise KeyboardInterrupt
+
+
 def _is_alive(job_id: str) -> bool:
     """Whether any task of a job waits or runs. A Slurm that does not answer for a while says nothing about that."""
     answer = _call("squeue", "-h", "-j", job_id)
@@ -242,7 +265,10 @@ def _is_alive(job_id: str) -> bool:
 def _call(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a program of Slurm's. Raises `HeadraceError` where there is none."""
     try:
-        return subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
+        # in a session of its own, or a terminal's Ctrl-C would end it too
+        return subprocess.run(
+            [program, *arguments], capture_output=True, text=True, check=False, start_new_session=True
+        )
     except FileNotFoundError as error:
         raise HeadraceError(
             f"engine slurm: {program} is not on the PATH\nhint: run headrace on a node of the cluster that submits jobs"

@@ -12,7 +12,7 @@ import pytest
 import stand_in_slurm
 from engine_runs import counts, start
 from made import made_recipe
-from runs import run_recipe
+from runs import REPOSITORY, run_recipe
 from trees import tree_hashes
 
 from pipelines.engines.slurm import SlurmEngine, SlurmOptions
@@ -20,6 +20,7 @@ from pipelines.errors import HeadraceError
 from pipelines.storage.s3 import S3Storage
 
 GIVEN = {"partition": "cpu", "time": "01:00:00", "poll_seconds": "0.2"}
+ENVIRONMENT = f"export PATH={Path(sys.executable).parent}:$PATH PYTHONPATH={REPOSITORY}"
 WORDS = tuple(f"{key}={value}" for key, value in GIVEN.items())
 
 
@@ -87,12 +88,28 @@ def test_an_interrupted_driver_cancels_its_job(slurm, plain, tmp_path):
     deadline = time.monotonic() + 60
     while not stand_in_slurm.jobs(slurm):
         assert time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)  # most likely before `sbatch` has told the job's id
     process.communicate(timeout=60)
     assert process.returncode != 0
-    time.sleep(0.5)
-    assert not any(stand_in_slurm.is_alive(job) for job in stand_in_slurm.jobs(slurm))
+    [job] = stand_in_slurm.jobs(slurm)
+    assert (job / "cancelled").exists()
+    deadline = time.monotonic() + 10
+    while stand_in_slurm.is_alive(job):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_an_array_has_no_more_tasks_than_it_may(slurm, plain, tmp_path):
+    """The rest of a task's ranks are done when one of them fails, and each rank once."""
+    recipe, expected = plain
+    run_recipe(recipe, tmp_path / "out", engine=SlurmEngine(5, {**GIVEN, "tasks": "1", "env_command": ENVIRONMENT}))
+    assert tree_hashes(tmp_path / "out") == expected
+    for job in stand_in_slurm.jobs(slurm):
+        assert stand_in_slurm.options_of(job)["array"] == "0-0%5"
+        script = (job / "script").read_text()
+        assert ENVIRONMENT in script
+        assert not [word for word in ("--signal", "--dependency", "--requeue") if f"#SBATCH {word}" in script]
 
 
 def test_a_job_that_slurm_refuses(slurm, plain, tmp_path):
@@ -100,6 +117,11 @@ def test_a_job_that_slurm_refuses(slurm, plain, tmp_path):
         run_recipe(plain[0], tmp_path / "out", engine=SlurmEngine(1, {**GIVEN, "partition": "nowhere"}))
     with pytest.raises(HeadraceError, match=r"sbatch has refused .*unrecognized option '--color=blue'"):
         run_recipe(plain[0], tmp_path / "out", engine=SlurmEngine(1, {**GIVEN, "sbatch.color": "blue"}))
+
+
+def test_a_time_that_is_none(slurm, plain, tmp_path):
+    with pytest.raises(HeadraceError, match=r"sbatch has refused .*Invalid --time specification"):
+        run_recipe(plain[0], tmp_path / "out", engine=SlurmEngine(1, {**GIVEN, "time": "soon"}))
 
 
 def test_without_slurm(plain, tmp_path, monkeypatch):
