@@ -42,6 +42,8 @@ MOST_TASKS = 1000
 POLL_SECONDS = 10.0
 LAST_SECONDS = 1.0
 """Between two looks at the job when all its works are committed."""
+SETTLE_POLLS = 6
+"""A minute, unless told otherwise: as long as NFS may keep an old listing of a folder (acdirmax)."""
 GONE = "Invalid job id"
 """What `squeue` says of a job that ended some minutes ago (MinJobAge)."""
 PLAIN_PATH = re.compile(r"[\w./@:+,=-]+")
@@ -197,11 +199,18 @@ class SlurmEngine(Engine):
                 handover.raise_failure()
                 done = progress.look() == len(progress.wanted)
                 time.sleep(min(self.options.poll_seconds, LAST_SECONDS) if done else self.options.poll_seconds)
+            self._settle(progress)
         except BaseException:
             if job_id:
                 _call("scancel", job_id)
             raise
         return job_id
+
+    def _settle(self, progress: Progress) -> None:
+        """Wait for commits of tasks that have just ended: a shared file system may show them later."""
+        end = time.monotonic() + SETTLE_POLLS * self.options.poll_seconds
+        while progress.look() < len(progress.wanted) and time.monotonic() < end:
+            time.sleep(min(self.options.poll_seconds, LAST_SECONDS))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

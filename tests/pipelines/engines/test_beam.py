@@ -17,6 +17,9 @@ from trees import tree_hashes
 from pipelines.engines.beam import beam_arguments
 from pipelines.errors import HeadraceError
 
+PROCESSES = ("direct_num_workers=2", "direct_running_mode=multi_processing")
+"""Worker processes also for a stage of one rank, which would otherwise run in process."""
+
 
 @pytest.mark.parametrize(
     ("options", "said"),
@@ -55,7 +58,7 @@ def test_a_worker_that_is_killed_ends_the_run_and_a_rerun_goes_on(death, tmp_pat
     recipe = made_recipe(tmp_path)
     (tmp_path / "tmp").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
-    process = start(recipe, tmp_path / "out", "beam", "--death", death)
+    process = start(recipe, tmp_path / "out", "beam", *PROCESSES, "--death", death)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1, errors
     assert f"WorkerDied: stage {death.split('/')[1].split()[0]}" in errors
