@@ -139,7 +139,11 @@ def run_part(plan: Plan, output: Storage, engine: Engine, report: Report, part: 
     first = plan.stages[0]
     assert isinstance(first, MapStage)
     own = [split for some in splits.values() for split in some][part.number - 1 :: part.of]
-    with claimed(plan, output, shared=True):
+    with claimed(plan, output, shared=True) as packages:
+        if changed := _changed_packages(packages):
+            raise OutputError(
+                f"{output.url}: {changed[0]}\nhint: use the environment of the other parts, or another --output"
+            )
         return engine.map(first, own, (), output, report, whole=False)
 
 
@@ -158,14 +162,13 @@ def claimed(plan: Plan, output: Storage, *, shared: bool = False) -> Iterator[di
         raise OutputError(f"{output.url}: is not empty and holds no run\nhint: choose a new or empty folder")
     with output.claim(shared=shared):
         _claim_recipe(plan, output)
-        yield _exchange_packages(output)
+        yield _exchange_packages(output, keep=shared)
 
 
 def _claim_recipe(plan: Plan, output: Storage) -> None:
     resolved = plan.resolved_json()
-    if not output.exists(RECIPE_FILE):
-        output.commit(RECIPE_FILE, resolved)
-        return
+    if not output.exists(RECIPE_FILE) and output.commit(RECIPE_FILE, resolved):
+        return  # else another part was faster: with the same recipe?
     found = output.read(RECIPE_FILE)
     if found != resolved:
         try:
@@ -264,13 +267,13 @@ def _packages() -> dict[str, str]:
     return {name: version(name) for name in PACKAGES}
 
 
-def _exchange_packages(output: Storage) -> dict[str, str]:
-    """Return the packages of the last run, finished or not, and note ours in their place."""
+def _exchange_packages(output: Storage, *, keep: bool) -> dict[str, str]:
+    """Return the packages of the last run, finished or not, and note ours in their place, or where there are none."""
     before: dict[str, str] = {}
     if output.exists(PACKAGES_FILE):
         with suppress(ValueError):
             before = dict(json.loads(output.read(PACKAGES_FILE)))
-    if before != _packages():
+    if before != _packages() and not (keep and before):
         output.replace(PACKAGES_FILE, (json.dumps(_packages(), indent=1, sort_keys=True) + "\n").encode())
     return before
 

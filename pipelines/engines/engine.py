@@ -22,7 +22,7 @@ from pipelines.engines.works import (
     map_id,
     side_of_split,
 )
-from pipelines.errors import WorkerDied
+from pipelines.errors import HeadraceError, WorkerDied
 from pipelines.sources.source import BatchLimits, Split
 from pipelines.stage import GroupStage, MapStage
 from pipelines.storage.storage import Storage
@@ -193,28 +193,39 @@ def collect(outcomes: Iterator[Outcome], progress: Progress) -> dict[str, Commit
     if len(commits) < len(progress.wanted):
         standing = read_commits(progress.output, progress.folder)
         commits |= {split_id: standing[split_id] for split_id in progress.wanted if split_id in standing}
+        progress.say(len(commits))
         if undone := len(progress.wanted) - len(commits):
             raise WorkerDied(
                 f"stage {progress.what}: the workers have left {undone} of {len(progress.wanted)} pieces undone\n"
                 "hint: run the same command again, it goes on"
             )
-        progress.say(len(commits))
+    if missing := len(progress.wanted) - progress.look():
+        raise HeadraceError(
+            f"{progress.output.url}: {missing} of {len(progress.wanted)} commits of stage {progress.what} that workers "
+            "made are not there\nhint: --output must be a folder that all workers share at the same path, or on S3"
+        )
     return commits
 
 
 def _holding(files: tuple[FileRecord, ...], number: int) -> tuple[FileRecord, ...]:
-    return tuple(file for file in files if str(number) in file.detail["batches"])
+    """Return the scattered files that hold rows of a bucket, each with the bucket's own runs alone."""
+    name = str(number)
+    return tuple(
+        dataclasses.replace(file, detail={"batches": {name: file.detail["batches"][name]}})
+        for file in files
+        if name in file.detail["batches"]
+    )
 
 
 def find_committed(folder: str, wanted: list[str], output: Storage, whole: bool = True) -> dict[str, Commit]:
-    """Return the commits of the wanted splits that stand; delete those that lack a file, or are wanted no more.
+    """Return the commits of the wanted splits that stand; delete those that lack a file or part of one, or are stale.
 
     Where the wanted ones are not the `whole` stage, others are not looked at.
     """
     found, names, commits = {}, set(wanted), read_commits(output, folder)
     present = _files_below({_folder_of(file, folder) for commit in commits.values() for file in commit.files}, output)
     for split_id, commit in commits.items():
-        if split_id in names and all(file.path in present for file in commit.files):
+        if split_id in names and all(present.get(file.path) == file.size for file in commit.files):
             found[split_id] = commit
         elif whole or split_id in names:
             output.delete(commit_path(folder, split_id))
@@ -226,17 +237,20 @@ def _folder_of(file: FileRecord, folder: str) -> str:
     return folder if file.path.startswith(f"{folder}/") else file.path.partition("/")[0]
 
 
-def _files_below(folders: Iterable[str], output: Storage) -> set[str]:
-    """Return the paths of all files below some folders: a request for 1,000 of them where each of its own costs one."""
-    return {file.path for folder in folders for file in output.list(folder)}
+def _files_below(folders: Iterable[str], output: Storage) -> dict[str, int]:
+    """Return the sizes of all files below some folders: a request for 1,000 of them where each of its own costs one."""
+    return {file.path: file.size for folder in folders for file in output.list(folder)}
 
 
 def drop_outdated(folder: str, splits: Sequence[Split], output: Storage) -> None:
-    """Delete the commits of splits of which a file was written after them: as long as before, but another maybe."""
-    committed = {file.path: file.modified for file in output.list(f"{folder}/commits")}
+    """Delete the commits of splits of which a file was written after them: as long as before, but another maybe.
+
+    A date in the future tells nothing: such a file would be read anew by every run.
+    """
+    committed, now = {file.path: file.modified for file in output.list(f"{folder}/commits")}, time.time_ns()
     for split in splits:
         path = commit_path(folder, split.id)
-        if path in committed and any(file.modified > committed[path] for file in split.files):
+        if path in committed and any(committed[path] < file.modified <= now for file in split.files):
             output.delete(path)
 
 

@@ -16,6 +16,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -33,7 +34,7 @@ from pipelines.engines.grouping import bucket_id, bucket_label, bucket_of, reduc
 from pipelines.engines.java import prepare_java
 from pipelines.engines.project_zip import WORKER_ENVIRONMENT, project_zip
 from pipelines.engines.works import Outcome, Rank, ScatterWork, cut_into_ranks, do_rank, explained
-from pipelines.errors import WorkerDied
+from pipelines.errors import HeadraceError, WorkerDied
 from pipelines.sinks.tables import read_batches
 from pipelines.stage import GroupStage
 from pipelines.storage.storage import Storage
@@ -80,7 +81,13 @@ class SparkEngine(Engine):
         builder = SparkSession.builder
         for key, value in settings.items():
             builder = builder.config(key, value)
-        self._session = builder.getOrCreate()
+        try:
+            self._session = builder.getOrCreate()
+        except (PySparkException, Py4JError) as error:
+            raise HeadraceError(
+                f"engine spark: the session does not start: {_cause(error)}\n"
+                f"hint: check its settings ({', '.join(self._options) or 'spark-defaults.conf'}), and that Java runs"
+            ) from error
         for key, value in SQL_SETTINGS.items():
             self._session.conf.set(key, value)
         self._shipped = tempfile.TemporaryDirectory(prefix="headrace-")  # executors may come for it at any time
@@ -90,7 +97,8 @@ class SparkEngine(Engine):
     def __exit__(self, *error: object) -> None:
         """Stop the session; tasks that are still at work end with it."""
         if self._session is not None:
-            self._session.stop()
+            with suppress(Py4JError, ConnectionError):  # it may be what has died
+                self._session.stop()
         if self._shipped is not None:
             self._shipped.cleanup()
 
@@ -109,6 +117,7 @@ class SparkEngine(Engine):
             works = scatter_works(stage, inputs, output, self.limits)
             reads = self._spread(list(cut_into_ranks(list(works.items()))))
             rows = reads.mapInArrow(_ReadRows(frozenset(wanted)), from_arrow_schema(_spark_schema(stage)))
+            rows = rows.unionAll(self._ends(stage, sorted(wanted)))
             names = dict.fromkeys((stage.key, *stage.order_by, *stage.identity))
             order = [functions.asc_nulls_last(name) for name in names]
             ordered = rows.repartitionById(stage.buckets, functions.col(BUCKET)).sortWithinPartitions(*order)
@@ -124,6 +133,13 @@ class SparkEngine(Engine):
         table = pa.table({"number": numbers, "rank": pa.array([pickle.dumps(rank) for rank in ranks], pa.binary())})
         return self._session.createDataFrame(table).repartitionById(max(len(ranks), 1), functions.col("number"))
 
+    def _ends(self, stage: GroupStage, buckets: Sequence[int]) -> DataFrame:
+        """Return a row without a key for each bucket: it comes last, and without it the rows were cut short."""
+        assert self._session is not None
+        schema = _spark_schema(stage)
+        columns = [pa.nulls(len(buckets), field.type) for field in schema][:-1]
+        return self._session.createDataFrame(pa.table([*columns, pa.array(buckets, pa.int32())], schema=schema))
+
     def _outcomes(self, frame: DataFrame, progress: Progress) -> Iterator[Outcome]:
         """Run the job, reporting meanwhile, and yield what its tasks say."""
         with ThreadPoolExecutor(1) as pool:
@@ -131,22 +147,28 @@ class SparkEngine(Engine):
             try:
                 progress.watch(future)
                 rows = future.result()
-            except (PySparkException, Py4JError) as error:
+            except (PySparkException, Py4JError, ConnectionError) as error:
                 raise _died(error, progress.what) from error
             except BaseException:
-                frame.sparkSession.sparkContext.cancelAllJobs()
+                with suppress(Py4JError, ConnectionError):
+                    frame.sparkSession.sparkContext.cancelAllJobs()
                 raise
         yield from (pickle.loads(row.outcome) for row in rows)
 
 
 def _died(error: Exception, what: str) -> WorkerDied:
     """Say why Spark gave a job up: the last line of its story that tells a cause."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip() and not line.lstrip().startswith("at ")]
-    causes = [line for line in lines if "Error" in line or "Exception" in line or "crashed" in line] or lines
     return WorkerDied(
-        f"stage {what}: Spark gave up after its retries: {causes[-1][:500] if causes else type(error).__name__}\n"
+        f"stage {what}: Spark gave up after its retries: {_cause(error)}\n"
         "hint: run the same command again, it goes on; with more executor memory if tasks were killed for it"
     )
+
+
+def _cause(error: Exception) -> str:
+    """Return the last line of an error's story that tells a cause."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip() and not line.lstrip().startswith("at ")]
+    causes = [line for line in lines if "Error" in line or "Exception" in line or "crashed" in line] or lines
+    return causes[-1][:500] if causes else type(error).__name__
 
 
 def _do_ranks(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -213,8 +235,21 @@ class _ReduceRows:
         yield _outcome_batch(outcome)
 
     def _ordered(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Yield the bucket's rows. Raises `WorkerDied` unless its end row comes last.
+
+        Where Spark ends a task early it closes the socket, which Arrow takes for the end of the stream.
+        """
+        ended = False
         for batch in batches:
-            yield batch.drop_columns([BUCKET]).cast(self.stage.schema)
+            if batch.num_rows:
+                ended = not batch.column(self.stage.key)[-1].is_valid
+                rows = batch.drop_columns([BUCKET]).slice(0, batch.num_rows - ended)
+                if rows.num_rows:
+                    yield rows.cast(self.stage.schema)
+        if not ended:
+            raise WorkerDied(
+                "the rows of the bucket were cut short: Spark has ended the task\nhint: run again, it goes on"
+            )
 
 
 def _spark_schema(stage: GroupStage) -> pa.Schema:

@@ -42,7 +42,7 @@ class LocalStorage:
         while folders:
             for entry in _entries(folders.pop()):
                 if entry.is_dir(follow_symlinks=False):
-                    folders += [entry.path] if entry.name != ATTEMPTS else []
+                    folders += [entry.path] if entry.path.removeprefix(top) != ATTEMPTS else []
                 elif _is_file(entry, root) and (path := entry.path.removeprefix(top)) != LOCK:
                     yield _stored(path, entry.stat())
 

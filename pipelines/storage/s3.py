@@ -131,7 +131,7 @@ class S3Storage:
         for entry in self._entries(prefix):
             path = entry["Key"].removeprefix(self._root)
             marker = path.endswith("/") and not entry["Size"]
-            if not marker and CLAIMS not in path.split("/")[:-1]:
+            if not marker and not path.startswith(f"{CLAIMS}/"):
                 self.key(path)
                 yield StoredFile(path, entry["Size"], _nanoseconds(entry["LastModified"]))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from pipelines.errors import OutputError
@@ -29,6 +30,11 @@ def open_storage(address: str) -> ReadStorage:
 def open_output(address: str) -> Storage:
     """Return the storage to write to at an address: a folder or S3. Raises `OutputError` for what is only read."""
     scheme = scheme_of(address)
+    if not scheme and (found := re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", address)):
+        raise OutputError(
+            f"{address}: {found[0]}... is no address that is known\n"
+            "hint: write a path, s3://BUCKET/PREFIX, or (to read) https://HOST/PATH"
+        )
     if scheme == "s3":
         from pipelines.storage.s3 import S3Storage
 

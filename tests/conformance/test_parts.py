@@ -13,6 +13,7 @@ from made import made_recipe
 from runs import REPOSITORY, SHARED, plan_of, run_recipe
 from trees import tree_hashes
 
+from pipelines import run
 from pipelines.engines.datatrove import DatatroveEngine
 from pipelines.errors import OutputError
 from pipelines.run import Part, claimed, run_part
@@ -79,6 +80,36 @@ def test_a_part_of_another_recipe_is_refused(tmp_path):
     with pytest.raises(OutputError, match="was made by another recipe"):
         do_part(changed, output, "2/2")
     assert json.loads((output / "recipe.json").read_text())["name"] == "made"
+
+
+def test_two_recipes_that_begin_at_once(tmp_path, monkeypatch):
+    """The one that comes second at the recipe's file is refused, though it had seen none."""
+    recipe, output = made_recipe(tmp_path), LocalStorage(tmp_path / "out")
+    changed = recipe.with_name("changed.yaml")
+    changed.write_text(recipe.read_text().replace("min_words: 40", "min_words: 41"))
+    other = plan_of(changed, output)
+    exists = LocalStorage.exists
+
+    def late(storage, path):
+        found = exists(storage, path)
+        if path == "recipe.json" and not found:
+            storage.commit(path, other.resolved_json())
+        return found
+
+    monkeypatch.setattr(LocalStorage, "exists", late)
+    with pytest.raises(OutputError, match="was made by another recipe"):
+        do_part(recipe, output.root, "1/2")
+    assert not list(output.list("stages"))
+
+
+def test_parts_have_the_same_packages(tmp_path, monkeypatch):
+    recipe, output = made_recipe(tmp_path), tmp_path / "out"
+    do_part(recipe, output, "1/2")
+    ours = run.version
+    monkeypatch.setattr(run, "version", lambda name: "99.0" if name == "lxml" else ours(name))
+    for _ in range(2):
+        with pytest.raises(OutputError, match=r"package lxml was .* and is 99.0 now.*\nhint: use the environment"):
+            do_part(recipe, output, "2/2")
 
 
 @pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "1/0", "1/2/3", "-1/2", "1/100001", "", "²/3"])

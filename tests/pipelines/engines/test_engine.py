@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from made import made_recipe
 from runs import run_recipe
@@ -60,6 +62,38 @@ def test_an_outcome_without_works_is_no_success(tmp_path):
 
     with pytest.raises(WorkerDied, match="pieces undone"):
         run_recipe(made_recipe(tmp_path), tmp_path / "out", engine=Deaf())
+
+
+def test_a_file_of_another_size_is_made_again(tmp_path):
+    """What an interrupted copy of an output leaves."""
+    recipe, output = made_recipe(tmp_path), tmp_path / "out"
+    run_recipe(recipe, output)
+    before = tree_hashes(output)
+    shard = next(output.rglob("*.bin"))
+    shard.write_bytes(shard.read_bytes()[:10])
+    again = run_recipe(recipe, output)
+    assert again.num_done == 1
+    assert tree_hashes(output) == before
+
+
+def test_workers_that_write_elsewhere_are_noticed(tmp_path):
+    """As on a machine that does not share the output: its commits come back, and are not there."""
+
+    class Elsewhere(Silent):
+        def run_ranks(self, ranks, progress):
+            for rank in ranks:
+                yield do_rank(rank)
+            progress.output.delete(f"{progress.folder}/commits")
+
+    with pytest.raises(HeadraceError, match="commits of stage 1-read .* are not there\nhint: --output must be"):
+        run_recipe(made_recipe(tmp_path), tmp_path / "out", engine=Elsewhere())
+
+
+def test_a_date_in_the_future_is_no_reason_to_read_again(tmp_path):
+    recipe = made_recipe(tmp_path)
+    os.utime(tmp_path / "input/pages.warc", (4e9, 4e9))
+    run_recipe(recipe, tmp_path / "out")
+    assert run_recipe(recipe, tmp_path / "out").num_done == 0
 
 
 def test_every_name_of_a_recipe_is_an_engine():

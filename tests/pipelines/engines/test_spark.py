@@ -12,6 +12,7 @@ from trees import tree_hashes
 
 from pipelines.commit import Commit, CommittedTable, FileRecord
 from pipelines.engines.datatrove import DatatroveEngine
+from pipelines.errors import WorkerDied
 from pipelines.schema import CORE, DOC_ID
 from pipelines.sinks.sink import Place
 from pipelines.sinks.tables import TableOutput
@@ -138,3 +139,31 @@ def test_a_table_without_rows_or_files(spark, tmp_path):
         for commits in ((), (empty,)):
             engine.group(stage, [CommittedTable(storage, "documents", commits)], storage, lambda *_: None)
     assert tree_hashes(tmp_path / "spark") == tree_hashes(tmp_path / "local")
+
+
+def test_rows_that_are_cut_short_are_no_bucket(tmp_path):
+    """Spark closes the socket of a task that it ends, and Arrow takes that for the end of the stream."""
+    from pipelines.engines.spark import BUCKET, _ReduceRows, _spark_schema
+
+    stage = GroupStage(
+        name="1-nasty",
+        inputs=(TableOf("0-given", "nasty"),),
+        schema=NASTY,
+        key="key",
+        order_by=(),
+        identity=("id",),
+        buckets=1,
+        reduce=SortTable("nasty"),
+        outputs=(TableOutput("nasty", NASTY),),
+    )
+    rows = [{**row, BUCKET: 0} for row in nasty_rows()[:10]]
+    whole = pa.RecordBatch.from_pylist([*rows, {BUCKET: 0}], schema=_spark_schema(stage))
+    reduce = _ReduceRows(stage, {0: "a"}, LocalStorage(tmp_path))
+    for cuts in ([11], [4, 11], [10, 11], [0, 10, 10, 11]):
+        batches = [whole.slice(start, stop - start) for start, stop in zip([0, *cuts], cuts, strict=False)]
+        assert sum(batch.num_rows for batch in reduce._ordered(iter(batches))) == 10
+    for stop in (0, 5, 10):
+        with pytest.raises(WorkerDied, match="cut short"):
+            list(reduce._ordered(iter([whole.slice(0, stop)])))
+    with pytest.raises(WorkerDied, match="cut short"):
+        list(reduce._ordered(iter([])))
