@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import signal
 import sys
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from pipelines.storage.schemes import open_output
 
 def main() -> None:
     logging.getLogger("py4j").setLevel(logging.ERROR)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs are born without
     parser = argparse.ArgumentParser()
     parser.add_argument("recipe", type=Path)
     parser.add_argument("output")
