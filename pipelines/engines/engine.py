@@ -245,12 +245,12 @@ def _files_below(folders: Iterable[str], output: Storage) -> dict[str, int]:
 def drop_outdated(folder: str, splits: Sequence[Split], output: Storage) -> None:
     """Delete the commits of splits of which a file was written after them: as long as before, but another maybe.
 
-    A date in the future tells nothing: such a file would be read anew by every run.
+    A file with a date in the future is read anew by every run: too often is safe, too rarely is not.
     """
-    committed, now = {file.path: file.modified for file in output.list(f"{folder}/commits")}, time.time_ns()
+    committed = {file.path: file.modified for file in output.list(f"{folder}/commits")}
     for split in splits:
         path = commit_path(folder, split.id)
-        if path in committed and any(committed[path] < file.modified <= now for file in split.files):
+        if path in committed and any(file.modified > committed[path] for file in split.files):
             output.delete(path)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 from made import made_recipe
 from runs import run_recipe
@@ -87,13 +85,6 @@ def test_workers_that_write_elsewhere_are_noticed(tmp_path):
 
     with pytest.raises(HeadraceError, match="commits of stage 1-read .* are not there\nhint: --output must be"):
         run_recipe(made_recipe(tmp_path), tmp_path / "out", engine=Elsewhere())
-
-
-def test_a_date_in_the_future_is_no_reason_to_read_again(tmp_path):
-    recipe = made_recipe(tmp_path)
-    os.utime(tmp_path / "input/pages.warc", (4e9, 4e9))
-    run_recipe(recipe, tmp_path / "out")
-    assert run_recipe(recipe, tmp_path / "out").num_done == 0
 
 
 def test_every_name_of_a_recipe_is_an_engine():
