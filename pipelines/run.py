@@ -44,7 +44,7 @@ PACKAGES = (
         "numpy",
         "orjson",
     ),
-    *("py3langid", "pyarrow", "resiliparse", "tiktoken", "trafilatura", "xxhash", "zstandard"),
+    *("py3langid", "pycld2", "pyarrow", "resiliparse", "tiktoken", "trafilatura", "xxhash", "zstandard"),
 )
 """What the bytes of an output may depend on."""
 MOST_PARTS = 100_000

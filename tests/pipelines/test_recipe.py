@@ -322,6 +322,7 @@ VARIED: dict[str, object] = {
     "min_mean_word_length": 2,
     "licence": "MIT",
     "min_words": 49,
+    "minimum_scores": {"de": 6499},
     "media_types": ("text/plain",),
 }
 """Values of fields whose default cannot simply be lowered by one, or turned into another text."""
