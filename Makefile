@@ -14,7 +14,7 @@ setup: $(BIN)/.complete ## the full developer environment in .venv
 $(BIN)/.complete: pyproject.toml requirements.lock
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
-	$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[core,spark,beam,train,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[core,spark,beam,extractor,train,dev]'
 	@touch $@
 
 $(DEMO_BIN)/.complete: pyproject.toml requirements.lock
@@ -76,6 +76,9 @@ bench: setup ## every figure of docs/performance.md
 	$(BIN)/python benchmarks/main_job.py
 	$(BIN)/python benchmarks/transforms.py
 	$(BIN)/python benchmarks/archive_recovery.py
+	$(BIN)/python benchmarks/extraction.py
+	$(BIN)/python benchmarks/language_id.py
+	$(BIN)/python benchmarks/warc_to_documents.py
 	$(BIN)/python benchmarks/stream.py
 	$(BIN)/python benchmarks/engines.py
 	$(BIN)/python benchmarks/learn.py

@@ -16,6 +16,7 @@ COMMANDS = {
     "replay": "pipelines.cli:replay",
     "report": "mixtures.report.cli:report",
     "train": "trainer_bridge.moe.cli:train",
+    "train-extractor": "pipelines.main_content.training.cli:train_extractor",
 }
 
 

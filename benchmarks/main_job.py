@@ -43,6 +43,7 @@ from pipelines.run import RunResult, run_plan
 from pipelines.sinks import tables
 from pipelines.sinks.tables import TableSink, read_table
 from pipelines.sinks.token_shards import TokenShardsSink
+from pipelines.sources.archive_rows import ArchiveBatches
 from pipelines.sources.committed import Committed
 from pipelines.sources.registry import SOURCES
 from pipelines.sources.source import BatchBuilder
@@ -130,6 +131,7 @@ def wrapped_calls() -> list[Wrapped]:
         (TokenShardsSink, "write", "shards"),
         (TokenShardsSink, "close", "shards"),
         (BatchBuilder, "_take", "batching"),
+        (ArchiveBatches, "take", "batching"),
         (works, "map_split", "batching"),
         (works, "reduce_bucket", "batching"),
         (mapping, "apply_all", "batching"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -45,6 +46,11 @@ class Commit:
     label: str
     files: tuple[FileRecord, ...]
     entries: tuple[Entry, ...]
+
+    @property
+    def num_faults(self) -> int:
+        """Documents that met a fault: with any, the split is not canonical and is done again by a rerun."""
+        return sum(entry.rows for entry in self.entries if entry.is_fault)
 
     def to_json(self) -> bytes:
         """Return the record's bytes: sorted keys, one trailing newline; entries without the words all share."""
@@ -84,6 +90,11 @@ class CommittedTable:
     def files(self) -> list[FileRecord]:
         """Return all files of the table, in order."""
         return [file for commit in self.commits for file in self.files_of(commit)]
+
+
+def faults_of(commits: Iterable[Commit]) -> dict[str, int]:
+    """Return how many documents met a fault, by the label of the split, for the splits that are not canonical."""
+    return {commit.label: commit.num_faults for commit in commits if commit.num_faults}
 
 
 def commit_path(folder: str, split_id: str) -> str:

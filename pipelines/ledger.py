@@ -9,6 +9,9 @@ where all but `in` and `out` are by reason, and bytes are those of text (0 befor
 of the step before it are counted separately and must agree, within a split and between stages. For the raw bytes of a
 source (table "raw"): in = out + gap[reason]. Tables other than documents count rows. The ledger holds data only: no
 time, host or attempt.
+
+A reason whose last word is in `FAULTS` is none of the document's: the machine was too slow, or something hung. Numbers
+with such an entry balance like all others, but another run may come to others: a rerun does these splits again (law 5).
 """
 
 from __future__ import annotations
@@ -45,6 +48,8 @@ DEBIT = ("out", "dropped", "errored", "merged", "trimmed", "gap")
 ACCOUNTS = CREDIT + DEBIT
 BALANCED = ("documents", "raw", "tokens")
 """Tables whose steps must balance; others (rejects, pairs, clusters ...) count what they put out."""
+FAULTS = ("timeout",)
+"""Last words of reasons for which a document is `errored` in one run and may not be in the next."""
 EDITS_ONLY = ("added", "trimmed")
 """Accounts of bytes whose rows (how many documents were edited) are no part of the balance of rows."""
 
@@ -70,6 +75,11 @@ class Entry:
     def key(self) -> tuple[str | int, ...]:
         """What identifies the entry."""
         return dataclasses.astuple(self)[:9]
+
+    @property
+    def is_fault(self) -> bool:
+        """Whether this says something about the run and not about the documents."""
+        return self.account == "errored" and self.reason.rpartition(".")[2] in FAULTS
 
 
 class SplitLedger:

@@ -193,4 +193,5 @@ def _resolved(recipe: Recipe, stages: list[Stage]) -> dict[str, Any]:
 
 
 def _fields(step: Any) -> dict[str, Any]:
-    return {"version": step.version, **dataclasses.asdict(step)}
+    model = {"model": step.model} if hasattr(step, "model") else {}
+    return {"version": step.version, **model, **dataclasses.asdict(step)}

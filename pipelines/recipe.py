@@ -159,7 +159,8 @@ class _Loader:
     def resolved(self, data: dict[str, Any], roots: Mapping[str, Root]) -> Recipe:
         sources = []
         for name, fields in data["sources"].items():
-            steps = [{step["transform"]: _without(step, "transform", "version")} for step in fields["transforms"]]
+            extra = ("transform", "version", "model")
+            steps = [{step["transform"]: _without(step, *extra)} for step in fields["transforms"]]
             source = self._file.build(
                 SOURCES[fields["reader"]], _without(fields, "reader", "version", "transforms"), name
             )

@@ -9,7 +9,7 @@ import os
 import platform
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
@@ -17,7 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines.commit import CommittedTable, FileRecord, read_commits
+from pipelines.commit import CommittedTable, FileRecord, commit_path, faults_of, read_commits
 from pipelines.engines.engine import Engine, Report, StageResult, sweep
 from pipelines.errors import HeadraceError, OutputError
 from pipelines.ledger import check_stages, check_tables, to_parquet, to_table
@@ -36,6 +36,7 @@ PACKAGES = (
         "awkward",
         "bpe-openai",
         "brotli",
+        "chardetng-py",
         "datatrove",
         "gigatoken",
         "lxml",
@@ -44,7 +45,17 @@ PACKAGES = (
         "numpy",
         "orjson",
     ),
-    *("py3langid", "pycld2", "pyarrow", "resiliparse", "tiktoken", "trafilatura", "xxhash", "zstandard"),
+    *(
+        "py3langid",
+        "pycld2",
+        "pyarrow",
+        "readability-lxml",
+        "resiliparse",
+        "tiktoken",
+        "trafilatura",
+        "xxhash",
+        "zstandard",
+    ),
 )
 """What the bytes of an output may depend on."""
 MOST_PARTS = 100_000
@@ -58,6 +69,11 @@ class RunResult:
     stages: Mapping[str, StageResult]
     ledger: pa.Table
     warnings: tuple[str, ...]
+
+    @property
+    def not_canonical(self) -> dict[str, dict[str, int]]:
+        """Documents that met a fault, by stage and split: the output is not that of a run without (law 5)."""
+        return _not_canonical(self.stages)
 
     @property
     def num_done(self) -> int:
@@ -101,7 +117,7 @@ def run_plan(plan: Plan, output: Storage, engine: Engine, report: Report) -> Run
         for stage in plan.stages:
             results[stage.name] = _run_stage(stage, plan, splits, results, output, engine, report)
         ledger = _write_ledger(plan, results, output)
-        warnings += _empty_sources(ledger, splits)
+        warnings += [*_empty_sources(ledger, splits), *_faults(_not_canonical(results))]
         _publish_tokens(plan, results, output)
         runs.append(_run_record(plan, results, warnings, output, engine, started))
         output.replace(RUN_FILE, (json.dumps({"runs": runs}, indent=1, sort_keys=True) + "\n").encode())
@@ -139,11 +155,13 @@ def run_part(plan: Plan, output: Storage, engine: Engine, report: Report, part: 
     first = plan.stages[0]
     assert isinstance(first, MapStage)
     own = [split for some in splits.values() for split in some][part.number - 1 :: part.of]
+    ids = {split.id for split in own}
     with claimed(plan, output, shared=True) as packages:
         if changed := _changed_packages(packages):
             raise OutputError(
                 f"{output.url}: {changed[0]}\nhint: use the environment of the other parts, or another --output"
             )
+        _drop_faulty(first, ids, output)
         return engine.map(first, own, (), output, report, whole=False)
 
 
@@ -200,12 +218,37 @@ def _run_stage(
     if isinstance(stage, GroupStage):
         return engine.group(stage, [_committed(given, results, output) for given in stage.inputs], output, report)
     if stage is plan.stages[0]:
-        return engine.map(stage, [split for some in splits.values() for split in some], (), output, report)
+        every = [split for some in splits.values() for split in some]
+        _drop_faulty(stage, {split.id for split in every}, output)
+        return engine.map(stage, every, (), output, report)
     reader = stage.chains[DOCUMENTS].source
     assert isinstance(reader, Committed)
     given = results["2-identify"].commits
     sides = [_committed(side.given, results, output) for side in stage.side]
     return engine.map(stage, reader.splits_of(list(given), DOCUMENTS), sides, output, report)
+
+
+def _drop_faulty(stage: MapStage, ids: Set[str], output: Storage) -> None:
+    """Delete the commits of these splits that hold faults, so that the splits are done again.
+
+    What later stages made of them goes by itself: their commits are named by what went in.
+    """
+    for split_id, commit in read_commits(output, stage.folder).items():
+        if split_id in ids and commit.num_faults:
+            output.delete(commit_path(stage.folder, split_id))
+
+
+def _not_canonical(results: Mapping[str, StageResult]) -> dict[str, dict[str, int]]:
+    return {name: faults for name, result in results.items() if (faults := faults_of(result.commits))}
+
+
+def _faults(not_canonical: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Warn of every stage whose output another run may not repeat."""
+    return [
+        f"stage {name}: {sum(faults.values())} documents in {len(faults)} splits met a time limit "
+        f"(see {next(iter(faults))}): the output is not canonical; run the same command again, it tries these anew"
+        for name, faults in not_canonical.items()
+    ]
 
 
 def _committed(given: TableOf, results: Mapping[str, StageResult], output: Storage) -> CommittedTable:
@@ -258,6 +301,7 @@ def _run_record(
         "python": platform.python_version(),
         "packages": _packages(),
         "stages": {name: {"done": done.num_done, "found": done.num_found} for name, done in results.items()},
+        "not_canonical": _not_canonical(results),
         "warnings": warnings,
     }
 

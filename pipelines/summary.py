@@ -9,6 +9,7 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
+from pipelines.commit import faults_of
 from pipelines.engines.engine import StageResult
 from pipelines.errors import visible
 from pipelines.explain import Explanation
@@ -53,6 +54,13 @@ def show_summary(plan: Plan, result: RunResult, output: str, console: Console) -
 
 def show_part(part: Part, done: StageResult, console: Console) -> None:
     """Show what a run of one part of the input did."""
+    if faults := faults_of(done.commits):
+        console.print(
+            f"warning: {sum(faults.values())} documents in {len(faults)} splits met a time limit; a later run tries "
+            "them anew",
+            style="yellow",
+            highlight=False,
+        )
     console.print(
         f"part {part}: {done.num_done} splits read, {done.num_found} found committed; "
         "when all parts are done, run the recipe without --part",

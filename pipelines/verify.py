@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines.commit import Commit, FileRecord
+from pipelines.commit import Commit, FileRecord, faults_of
 from pipelines.engines.grouping import bucket_label, bucket_of
 from pipelines.errors import VerifyError
 from pipelines.finished import FinishedRun, open_run
@@ -47,6 +47,7 @@ def _check_all(run: FinishedRun) -> Iterator[str]:
     yield _check_ledger(run)
     yield _check_order(run)
     yield from _check_tokens(run)
+    yield from _find_faults(run)
 
 
 def _check_files(run: FinishedRun) -> str:
@@ -106,6 +107,20 @@ def _check_ledger(run: FinishedRun) -> str:
                 f"stage {stage}: the ledger says {stopped} documents stopped, the rejects hold {rejected}"
             )
     return f"ledger: {ledger.num_rows:,} entries balance, within every split and between the stages"
+
+
+def _find_faults(run: FinishedRun) -> Iterator[str]:
+    """Say which splits are sound but not canonical, if any: a time limit is nothing that another run would repeat."""
+    found = [
+        f"{stage}, {split} ({documents} documents)"
+        for stage, commits in run.commits.items()
+        for split, documents in faults_of(commits).items()
+    ]
+    if found:
+        yield (
+            f"faults: NOT CANONICAL: {len(found)} splits hold documents that met a time limit, see {found[0]}; "
+            "run the recipe again, it tries them anew"
+        )
 
 
 def _check_buckets(run: FinishedRun) -> None:

@@ -28,7 +28,7 @@ from tokenizer.whole_file import whole_file
 
 PACKAGES = ("pipelines", "tokenizer")
 """What a worker imports. Mixtures and the trainer's side meet the pipelines in files only."""
-SUFFIXES = (".py", ".json", ".j2", ".css")
+SUFFIXES = (".py", ".json", ".j2", ".css", ".npz", ".yaml")
 """Modules, and the package data of pyproject.toml."""
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The earliest time that a zip can hold."""

@@ -1,9 +1,10 @@
 """The records and gaps of one archive file (WARC, ARC, WET, WAT), damaged or not, in order, each byte accounted for.
 
-There is one path for sound and for broken files: members are opened one after the other (`container`), record headers
-are parsed where they must stand, and where none stands the bytes up to the next one are a gap. A file of n bytes
-costs O(n) work and bounded memory. Speed: zlib's, 2.2 times the CPU time of fastwarc
-(benchmarks/archive_recovery.py).
+Members are opened one after the other (`container`), record headers are parsed where they must stand, and where none
+stands the bytes up to the next one are a gap. A sound member that is one sound record, as nearly all are, is seen to be
+that and given out (`only_record`); all else goes the one way for sound and broken files, which would give the same.
+A file of n bytes costs O(n) work and bounded memory. Speed: that of fastwarc, most of it libdeflate's
+(benchmarks/warc_to_documents.py).
 
 Origins. An uncompressed record is its own byte span, its separator (at most two newlines) included. A record in a
 compressed file is (offset of the member in which it begins, length up to the end of the member in which it ends,
@@ -17,11 +18,10 @@ bytes [a, b) of its n decoded bytes take floor(b * length / n) - floor(a * lengt
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from bisect import bisect_right
 from collections.abc import Generator, Iterator
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from pipelines.sources.container import FIRST_STEP, Container, Member, Piece, Plain, RawFile
 from pipelines.sources.inflate import CHECKSUM
@@ -40,8 +40,7 @@ _PADDING = b"\0\r\n\t "
 _SLACK = 1 << 20
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """Where a record or gap lies: bytes on disk, and the offset in what they decode to (see the module)."""
 
     offset: int
@@ -49,24 +48,24 @@ class Origin:
     inner: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One record. `block` holds its first `max_block` bytes, `block_size` counts all that are there.
+
+    A block is there until the next record is asked for: it may lie in a buffer that this overwrites.
 
     `damage` names what is wrong with it: `header_cut`, `header_too_long`, `length_missing` (the block reaches to the
     next record), `body_cut` (the block is shorter than its length says), `member_*` (see `inflate`).
     """
 
     header: RecordHeader
-    block: bytes
+    block: bytes | memoryview
     block_size: int
     damage: tuple[str, ...]
     origin: Origin
     disk: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Gap:
+class Gap(NamedTuple):
     """Bytes that are no record: padding (`cause` None), or damage."""
 
     cause: str | None
@@ -79,7 +78,12 @@ def read_archive(file: BinaryIO, size: int, max_block: int) -> Iterator[Record |
     reader = _Reader(Container(RawFile(file, size), max_block + _SLACK), max_block)
     position = 0
     while position < size:
-        position = yield from reader.events(position)
+        record = reader.only_record(position)
+        if record is None:
+            position = yield from reader.events(position)
+        else:
+            yield record
+            position += record.disk
 
 
 def read_origin(file: BinaryIO, origin: Origin, max_block: int) -> Record | Gap:
@@ -90,10 +94,12 @@ def read_origin(file: BinaryIO, origin: Origin, max_block: int) -> Record | Gap:
     raw = RawFile(file, max(0, file.seek(0, os.SEEK_END) - origin.offset), origin.offset)
     reader = _Reader(Container(raw, max_block + _SLACK), max_block)
     event = next(reader.events(0, origin.inner), None)
-    if event is None or event.origin != dataclasses.replace(origin, offset=0):
+    if event is None or event.origin != origin._replace(offset=0):
         place = f"{origin.length} bytes at offset {origin.offset} + {origin.inner}"
         raise ValueError(f"no record of {place}\nhint: take the origin of a document of this very file")
-    return dataclasses.replace(event, origin=origin)
+    if isinstance(event, Gap):
+        return event._replace(origin=origin)
+    return event._replace(origin=origin, block=bytes(event.block))
 
 
 class _Stream:
@@ -234,6 +240,9 @@ class _Reader:
 
     def events(self, position: int, inner: int = 0) -> Generator[Record | Gap, None, int]:
         """Yield what begins at `position` on disk (a member's records, or one) and return where it ends."""
+        if not inner and (record := self.only_record(position)) is not None:
+            yield record
+            return position + record.disk
         member = self._container.member(position)
         if member is None:
             event, length = self._plain_event(position)
@@ -247,6 +256,20 @@ class _Reader:
             yield event
             inner = stream.trim(stop)
         return stream.stop
+
+    def only_record(self, position: int) -> Record | None:
+        """Return the record at `position` where a sound member is one sound record with its separator, else None."""
+        whole = self._container.whole(position)
+        if whole is None:
+            return None
+        data, length = whole
+        if data[-4:] == b"\r\n\r\n":
+            header = parse_header(bytes(data[:_USUAL_HEADER]))
+            if header is not None and header.damage is None and header.block_length == len(data) - header.size - 4:
+                block = data[header.size : header.size + min(header.block_length, self._max_block)]
+                return Record(header, block, header.block_length, (), Origin(position, length, 0), length)
+        self._container.adopt(position, data, length)
+        return None
 
     def _plain_event(self, position: int) -> tuple[Record | Gap, int]:
         """Return the uncompressed record, padding or damage at `position`, and its length."""

@@ -3,7 +3,8 @@
 A file is taken by its bytes, never by its name: gzip members, zstd and lz4 frames, uncompressed bytes, in any mixture.
 A member that is damaged reaches to the next place where one begins or a record header stands (`Container.find`), and
 everything that decodes before its damage can be read. Memory is bounded by `keep` bytes for each member, whatever it
-decodes to: a larger one is decoded twice, first to learn its extent, then again while it is read.
+decodes to: a larger one is decoded twice, first to learn its extent, then again while it is read. Sound gzip members
+of at most 128 KiB on disk, and usually of up to 1 MiB, are decoded in one step (`inflate.WholeMembers`).
 
 zstd: RFC 8878. lz4: https://github.com/lz4/lz4/blob/dev/doc/lz4_Frame_format.md.
 """
@@ -15,10 +16,22 @@ import re
 from typing import BinaryIO, Protocol
 
 from pipelines.errors import HeadraceError
-from pipelines.sources.inflate import CHECKSUM, CUT, Chunks, End, arrow_chunks, gunzip, gzip_header_size
+from pipelines.sources.inflate import (
+    BOMB_SIZE,
+    CHECKSUM,
+    CUT,
+    Chunks,
+    End,
+    WholeMembers,
+    arrow_chunks,
+    gunzip,
+    gzip_header_size,
+)
 from pipelines.sources.record_header import MAX_HEADER, find_record, starts_record
 
 _WINDOW = 1 << 20
+_WHOLE = 128 << 10
+"""Bytes that are in memory behind the beginning of a member before it is decoded in one step."""
 FIRST_STEP = 16 << 10
 """Bytes of the first step of a search, which then grows: the next record is near, or far."""
 _PROBE_INPUT, _PROBE_OUTPUT, _PROBE_COST = 64 << 10, 64 << 10, 16 << 10
@@ -50,9 +63,23 @@ class RawFile:
             self._load(offset, max(stop - offset, min(_WINDOW, self.size - offset)))
         return self._window[offset - self._offset : stop - self._offset]
 
+    def window(self, offset: int, num_bytes: int) -> tuple[bytes, int]:
+        """Return bytes in memory and where `offset` is in them; `num_bytes` are there behind it, or all that are left.
+
+        Nothing is copied but where the window moves, and then it moves by more than `num_bytes`.
+        """
+        place, stop = offset - self._offset, self._offset + len(self._window)
+        if place < 0 or offset > stop or (stop < self.size and offset + num_bytes > stop):
+            self._load(offset, min(_WINDOW, self.size - offset))
+            place = 0
+        return self._window, place
+
     def _load(self, offset: int, num_bytes: int) -> None:
-        self._file.seek(self._start + offset)
-        self._window, self._offset = self._file.read(num_bytes), offset
+        """Move the window, keeping what is in it already: whoever reads forward reads nothing twice."""
+        place = offset - self._offset
+        kept = self._window[place : place + num_bytes] if place >= 0 else b""
+        self._file.seek(self._start + offset + len(kept))
+        self._window, self._offset = kept + self._file.read(num_bytes - len(kept)), offset
         if len(self._window) < num_bytes:
             ends, listed = self._start + offset + len(self._window), self._start + self.size
             raise HeadraceError(
@@ -172,6 +199,8 @@ class Container:
         self.raw = raw
         self.keep = keep
         self._effort = _EFFORT_FLOOR + _EFFORT_RATIO * raw.size
+        self._decoder = WholeMembers(min(keep, BOMB_SIZE))
+        self._is_sound, self._vain = True, -1
         self._latest: tuple[int, Member | None] = (-1, None)
 
     def spend(self, num_bytes: int) -> None:
@@ -243,7 +272,37 @@ class Container:
         end = yield from arrow_chunks(read_at, offset, stop if frame_stop is None else frame_stop, codec)
         return dataclasses.replace(end, damage=CUT) if frame_stop is None else end
 
+    def whole(self, offset: int) -> tuple[memoryview, int] | None:
+        """Decode a sound gzip member in one step; returns what it decodes to, and its length.
+
+        What it decodes to is there until the next is decoded. None where there is no such member, and for one that is
+        open already. Behind damage there is none until a member is sound again, so that damage costs one vain step.
+        """
+        if not self._is_sound or offset == self._latest[0] or offset == self._vain:
+            return None
+        window, place = self.raw.window(offset, _WHOLE)
+        decoded = self._decoder.decode(window, place)
+        if decoded is None:
+            self._vain = offset
+            return None
+        data, end = decoded
+        return data, end - place
+
+    def adopt(self, offset: int, data: memoryview, length: int) -> Member:
+        """Open a member that `whole` gave, so that it stays."""
+        member = Member(self, offset, length, len(data), None, bytes(data))
+        self._latest = (offset, member)
+        return member
+
     def _open(self, offset: int) -> Member | None:
+        whole = self.whole(offset)
+        if whole is not None:
+            return self.adopt(offset, *whole)
+        member = self._open_carefully(offset)
+        self._is_sound = member is not None and member.damage is None
+        return member
+
+    def _open_carefully(self, offset: int) -> Member | None:
         member = self._measure(offset, self.raw.size)
         end = offset + member.length
         if member.damage is not None:

@@ -7,11 +7,14 @@ decodes before damage is kept. HTTP/1.1: RFC 9112; content codings: RFC 9110, se
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import zlib
+from functools import lru_cache
+from typing import NamedTuple
 
 from pipelines.sources.inflate import CHECKSUM, COMPLETE, Chunks, End, arrow_chunks, gunzip, gzip_header_size, inflate
+from pipelines.sources.media_type import declared_media_type, looks_like_text
+from pipelines.sources.record_header import find_blank_line
 
 MAX_HEAD = 256 << 10
 """Bytes of status line and headers that are read."""
@@ -20,100 +23,131 @@ MAX_HEADERS = 256
 MAX_HEADER_VALUE = 8192
 MAX_CODINGS = 3
 
-GENERIC_TYPES = frozenset(
-    {"", "application/octet-stream", "binary/octet-stream", "application/unknown", "unknown/unknown", "no-type"}
-)
-"""Media types that say nothing, `no-type` being that of ARC."""
-
 _STATUS = re.compile(rb"HTTP(?:/\d(?:\.\d)?)?[ \t]+(\d{3})(?!\d)")
-_HEAD_END = re.compile(rb"\r?\n\r?\n")
 _CHUNK = re.compile(rb"[ \t]*([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]{0,1024})?\r?\n")
 _CHARSET = re.compile(r"charset\s*=\s*[\"']?\s*([\w.:+-]{1,40})", re.ASCII | re.IGNORECASE)
-_MEDIA_TYPE = re.compile(r"\s*([\w.+-]{1,64}/[\w.+-]{1,64})\s*(?:[;,]|$)", re.ASCII)
 _GZIP_MAGIC, _ZSTD_MAGIC = b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd"
-_MARKUP_SPACE = re.compile(rb"(?:[\s\0]|\xef\xbb\xbf|\xff\xfe|\xfe\xff|<!--.{0,2048}?-->)*", re.DOTALL)
-_HTML_START = re.compile(rb"<(?:!doctype\s+html|html|head|body|title|meta|script|div|table|h1|p|a)\b", re.IGNORECASE)
-_BINARY_BYTES = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
-_SIGNATURES = (
-    (b"%PDF-", "application/pdf"),
-    (b"\x89PNG\r\n\x1a\n", "image/png"),
-    (b"GIF8", "image/gif"),
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"PK\x03\x04", "application/zip"),
-    (_GZIP_MAGIC, "application/gzip"),
-)
+_FOLDED = (" ", "\t")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Message:
-    """A response: `status` is None and `headers` empty where it has no status line (HTTP/0.9). `body` is as sent."""
+class Message(NamedTuple):
+    """A response: `status` is None and `headers` empty where it has no status line (HTTP/0.9). `body` is as sent.
+
+    `content_type` is the first value that is not empty, the codings are all of their header's, in order, lower case.
+    """
 
     status: int | None
     headers: tuple[tuple[str, str], ...]
-    body: bytes
-
-    def first(self, name: str) -> str:
-        """Return the first non-empty value of a header (`name` in lower case), else an empty string."""
-        return next((value for key, value in self.headers if value and key.lower() == name), "")
-
-    def tokens(self, name: str) -> list[str]:
-        """Return the comma-separated lower-case tokens of all headers of this name, in order."""
-        values = ",".join(value for key, value in self.headers if key.lower() == name)
-        return [token.strip() for token in values.lower().split(",") if token.strip()]
+    body: bytes | memoryview
+    content_type: str = ""
+    content_codings: tuple[str, ...] = ()
+    transfer_codings: tuple[str, ...] = ()
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Body:
+class Body(NamedTuple):
     """A decoded body. `damage` names what was wrong; `failed`: a coding is there but nothing of it decodes.
 
     `is_too_large`: it decodes to more than the limit, and `data` is its beginning.
     """
 
-    data: bytes
+    data: bytes | memoryview
     damage: tuple[str, ...] = ()
     failed: bool = False
     is_too_large: bool = False
 
 
-def parse_message(block: bytes) -> Message:
-    """Split a response into status, headers and body. Never fails: without a status line all is body."""
+def parse_message(block: bytes | memoryview) -> Message:
+    """Split a response into status, headers and body, a part of `block`.
+
+    Never fails: without a status line all is body.
+    """
     status = _STATUS.match(block)
     if status is None:
         return Message(None, (), block)
-    end = _HEAD_END.search(block, status.end(), MAX_HEAD)
-    head, body = (block[: end.start()], block[end.end() :]) if end else (block[:MAX_HEAD], block[MAX_HEAD:])
-    return Message(int(status[1]), _parse_headers(head), body)
+    start, stop = find_blank_line(block, status.end(), MAX_HEAD) or (MAX_HEAD, MAX_HEAD)
+    headers, fields = _parse_headers(bytes(block[:start]))
+    return Message(
+        int(status[1]),
+        headers,
+        block[stop:],
+        fields.get("content-type", ""),
+        _codings(fields["content-encoding"]) if "content-encoding" in fields else (),
+        _codings(fields["transfer-encoding"]) if "transfer-encoding" in fields else (),
+    )
 
 
-def _parse_headers(head: bytes) -> tuple[tuple[str, str], ...]:
-    """Return the headers behind the status line in order, folded lines joined, decoded as latin-1 (RFC 9110, 5.5)."""
+def _parse_headers(head: bytes) -> tuple[tuple[tuple[str, str], ...], dict[str, str]]:
+    """Return the headers behind the status line, in order, folded lines joined, and the values that matter here.
+
+    They are decoded as latin-1 (RFC 9110, 5.5).
+    """
+    text = head.decode("latin-1")
+    headers = _plain_headers(text) if len(head) <= MAX_HEADER_VALUE else None
+    if headers is None:
+        headers = _odd_headers(text)
+    fields = {name.lower(): value for name, value in headers}
+    if len(fields) < len(headers):
+        fields = _joined_fields(headers)
+    return tuple(headers), fields
+
+
+def _plain_headers(text: str) -> list[tuple[str, str]] | None:
+    """Return the headers of a short head without folded lines, None for any other."""
+    if "\n " in text or "\n\t" in text:
+        return None
+    parts = [line.partition(":") for line in text.split("\n")[1:]]
+    headers = [(name.strip(), value.strip()) for name, colon, value in parts if colon]
+    return headers if len(headers) <= MAX_HEADERS else None
+
+
+def _odd_headers(text: str) -> list[tuple[str, str]]:
+    """Return the headers of any head: folded lines joined, long values cut, the first `MAX_HEADERS` of them."""
     headers: list[tuple[str, str]] = []
-    for line in head.decode("latin-1").split("\n")[1:]:
-        if line[:1] in (" ", "\t") and headers:
+    for line in text.split("\n")[1:]:
+        if line.startswith(_FOLDED) and headers:
             name, value = headers[-1]
             headers[-1] = (name, f"{value} {line.strip()}"[:MAX_HEADER_VALUE])
             continue
         name, colon, value = line.partition(":")
         if colon and len(headers) < MAX_HEADERS:
             headers.append((name.strip()[:MAX_HEADER_VALUE], value.strip()[:MAX_HEADER_VALUE]))
-    return tuple(headers)
+    return headers
+
+
+def _joined_fields(headers: list[tuple[str, str]]) -> dict[str, str]:
+    """Return the values by lower-case name: repeated ones joined by commas, and of Content-Type the first."""
+    fields: dict[str, str] = {}
+    for name, value in headers:
+        name = name.lower()
+        if name == "content-type":
+            fields[name] = fields.get(name) or value
+        else:
+            fields[name] = f"{fields[name]},{value}" if name in fields else value
+    return fields
+
+
+def _codings(value: str) -> tuple[str, ...]:
+    """Return the codings of a comma-separated list."""
+    return tuple(token.strip() for token in value.lower().split(",") if token.strip())
 
 
 def decode_body(message: Message, limit: int) -> Body:
     """Undo transfer coding, then content codings, the outermost first; at most `limit` bytes."""
-    transfer = message.tokens("transfer-encoding")
-    data, damage = dechunk(message.body) if "chunked" in transfer else (message.body, ())
-    codings = message.tokens("content-encoding") + [coding for coding in transfer if coding != "chunked"]
-    body = Body(data, damage)
+    body = Body(message.body)
+    if not (message.content_codings or message.transfer_codings):
+        return body if len(body.data) <= limit else body._replace(data=body.data[:limit], is_too_large=True)
+    if "chunked" in message.transfer_codings:
+        body = Body(*dechunk(bytes(message.body)))
+    codings = message.content_codings + tuple(coding for coding in message.transfer_codings if coding != "chunked")
     for coding in codings[: -MAX_CODINGS - 1 : -1]:
         body = _undo(body, coding, limit)
-    if codings and len(codings) < MAX_CODINGS and _is_text(message) and body.data.startswith(_GZIP_MAGIC):
+    if codings and len(codings) < MAX_CODINGS and _is_text(message) and body.data[:3] == _GZIP_MAGIC:
         body = _undo(body, "gzip", limit)  # coded twice, declared once
-    return dataclasses.replace(body, data=body.data[:limit], is_too_large=body.is_too_large or len(body.data) > limit)
+    return body if len(body.data) <= limit else body._replace(data=body.data[:limit], is_too_large=True)
 
 
 def _is_text(message: Message) -> bool:
-    media_type = declared_media_type(message.first("content-type"))
+    media_type = declared_media_type(message.content_type)
     return media_type.startswith("text/") or media_type == "application/xhtml+xml"
 
 
@@ -146,15 +180,16 @@ def _undo(body: Body, coding: str, limit: int) -> Body:
     """Undo one content coding, or leave the body alone where its bytes are not coded so."""
     if not body.data or body.failed:
         return body
-    source = _open_coding(body.data, coding)
+    coded = bytes(body.data)
+    source = _open_coding(coded, coding)
     if source is None:
         return body
     data, end, is_too_large = _collect(source, limit)
-    is_plain = _looks_plain(body.data)
+    is_plain = looks_like_text(coded)
     if end.damage is COMPLETE or (data and not is_plain):
         damage = ("coding_checksum",) if end.damage == CHECKSUM else ("coding_cut",) if end.damage else ()
         return Body(data, body.damage + damage, False, body.is_too_large or is_too_large)
-    return body if is_plain else dataclasses.replace(body, failed=True)
+    return body if is_plain else body._replace(failed=True)
 
 
 def _open_coding(data: bytes, coding: str) -> Chunks | None:
@@ -202,43 +237,13 @@ def _collect(chunks: Chunks, limit: int) -> tuple[bytes, End, bool]:
     return b"".join(parts), End(0, COMPLETE), True
 
 
-def _looks_plain(data: bytes) -> bool:
-    """Whether the beginning of the data could be text in an encoding that keeps ASCII."""
-    return _BINARY_BYTES.search(data, 0, 512) is None
-
-
 def charset(content_type: str) -> str | None:
     """Return the charset that a Content-Type declares, in lower case, or None."""
     match = _CHARSET.search(content_type)
     return match[1].lower() if match else None
 
 
-def declared_media_type(content_type: str) -> str:
-    """Return the media type of a Content-Type in lower case and without parameters; empty where there is none."""
-    match = _MEDIA_TYPE.match(content_type)
-    return match[1].lower() if match else ""
-
-
-def media_type(declared: str, data: bytes) -> str:
-    """Return the declared media type, unless it is generic (`GENERIC_TYPES`), or plain text that begins like HTML.
-
-    Then the first bytes decide: an HTML tag or doctype behind white space and comments, an XML declaration (XHTML
-    with an html tag in the first 2 KiB), a signature, else plain text unless there are binary bytes among the first
-    512 (after https://mimesniff.spec.whatwg.org, section 7, cut down to what matters here).
-    """
-    if declared not in GENERIC_TYPES and declared != "text/plain":
-        return declared
-    start = _MARKUP_SPACE.match(data, 0, 8192)
-    position = start.end() if start else 0
-    if declared == "text/plain":
-        return (
-            "text/html" if re.match(rb"<(?:!doctype\s+html|html)\b", data[position : position + 64], re.I) else declared
-        )
-    if _HTML_START.match(data, position):
-        return "text/html"
-    if data.startswith(b"<?xml", position):
-        return "application/xhtml+xml" if b"<html" in data[position : position + 2048] else "application/xml"
-    for signature, kind in _SIGNATURES:
-        if data.startswith(signature):
-            return kind
-    return "text/plain" if data and _looks_plain(data) else "application/octet-stream"
+@lru_cache(1024)
+def content_type_of(value: str) -> tuple[str, str | None]:
+    """Return media type and charset of a Content-Type; few of its values are ever seen."""
+    return declared_media_type(value), charset(value)

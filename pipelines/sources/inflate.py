@@ -3,16 +3,24 @@
 The output is a function of the bytes alone: on an error the last input is fed again byte by byte, so that what comes
 before the error is complete whatever the size of the feeds. No step makes much more than `MAX_CHUNK` bytes, and a
 stream that is nothing but repetition is stopped (`BOMB`).
-gzip: RFC 1952; deflate: RFC 1951; zlib: RFC 1950. Speed is zlib's own, about 400 MB of output for each CPU second.
+
+Sound gzip members, which nearly all are, go another way first (`WholeMembers`): libdeflate decodes one in a single step
+3.5 times as fast as zlib, or says that it is not whole, and then the careful way decides what is wrong with it.
+gzip: RFC 1952; deflate: RFC 1951; zlib: RFC 1950. MB of output a CPU second: libdeflate 1,250, isal 910, zlib 350
+(members of 70 kB of real pages; benchmarks/warc_to_documents.py holds what became of that).
 """
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import io
+import weakref
 import zlib
 from collections.abc import Callable, Generator
+from functools import cache
 
+import numpy as np
 import pyarrow as pa
 
 MAX_CHUNK = 1 << 20
@@ -96,6 +104,66 @@ def gunzip(read_at: ReadAt, start: int, stop: int) -> Chunks:
     trailer = read_at(end.stop, max(0, min(8, stop - end.stop)))
     expected = checksum.to_bytes(4, "little") + (size & 0xFFFFFFFF).to_bytes(4, "little")
     return End(end.stop + len(trailer), COMPLETE if trailer == expected else CHECKSUM)
+
+
+class WholeMembers:
+    """Decodes sound gzip members, each in one step, into a buffer of fixed size. Not for several threads at once."""
+
+    def __init__(self, capacity: int) -> None:
+        """Decode members of at most `capacity` bytes."""
+        self._library = _libdeflate()
+        if self._library is None:
+            return
+        buffer = np.empty(capacity, np.uint8)  # its pages take memory once a member is as large
+        self._view = buffer.data
+        self._taken, self._made = ctypes.c_size_t(), ctypes.c_size_t()
+        self._out = (buffer.ctypes.data, capacity, ctypes.addressof(self._taken), ctypes.addressof(self._made))
+        self._data, self._address = b"", 0  # what was decoded of last, held while its address is
+        self._decompress = self._library.libdeflate_gzip_decompress_ex
+        self._decoder = self._library.libdeflate_alloc_decompressor()
+        if not self._decoder:
+            raise MemoryError("libdeflate could not allocate a decompressor")
+        weakref.finalize(self, self._library.libdeflate_free_decompressor, self._decoder)
+
+    def decode(self, data: bytes, start: int) -> tuple[memoryview, int] | None:
+        """Return what the member at `start` decodes to, which is there until the next is decoded, and where it ends.
+
+        None where it is not whole in `data`, damaged, of a wrong sum, larger than the capacity, or no member at all;
+        and always on a platform for which there is no libdeflate.
+        """
+        if self._library is None or not _has_usual_header(data, start):
+            return None
+        if data is not self._data:
+            self._data, self._address = data, ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0
+        if self._decompress(self._decoder, self._address + start, len(data) - start, *self._out):
+            return None
+        return self._view[: self._made.value], start + self._taken.value
+
+
+def _has_usual_header(data: bytes, start: int) -> bool:
+    """Whether a gzip header without optional fields stands there: they may be long, and the careful way bounds them."""
+    return data.startswith(b"\x1f\x8b\x08", start) and len(data) > start + 3 and data[start + 3] <= 1
+
+
+@cache
+def _libdeflate() -> ctypes.CDLL | None:
+    """Return libdeflate with its own interface, as the package `deflate` carries it; None where it does not.
+
+    The package's Python functions do not say where in their input a member ends.
+    """
+    try:
+        from deflate import _deflate
+
+        library = ctypes.CDLL(_deflate.__file__)
+        decompress = library.libdeflate_gzip_decompress_ex
+        library.libdeflate_alloc_decompressor.restype = ctypes.c_void_p
+        library.libdeflate_free_decompressor.argtypes = [ctypes.c_void_p]
+    except (ImportError, OSError, AttributeError):
+        return None
+    pointer, size = ctypes.c_void_p, ctypes.c_size_t
+    decompress.argtypes = [pointer, pointer, size, pointer, size, pointer, pointer]
+    decompress.restype = ctypes.c_int
+    return library
 
 
 def inflate(read_at: ReadAt, start: int, stop: int, wbits: int) -> Chunks:

@@ -6,23 +6,42 @@ WARC: ISO 28500, section 4. ARC: https://archive.org/web/researcher/ArcFileForma
 
 from __future__ import annotations
 
-import dataclasses
 import re
+from typing import NamedTuple
 
 MAX_HEADER = 64 << 10
 """Bytes of a record header that are read; a longer one is damage (longest seen in real crawls: 4 KiB)."""
 
 _WARC_VERSION = re.compile(rb"WARC/\d{1,2}\.\d{1,3}[ \t]*\r?\n", re.IGNORECASE)
-_HEADER_END = re.compile(rb"\r?\n\r?\n")
+_BLANK_LINE = re.compile(rb"\n\r?\n")
 _WARC_START = re.compile(rb"WARC/\d{1,2}\.\d{1,3}[ \t]*\r?\n[A-Za-z][A-Za-z0-9-]{0,63}[ \t]*:", re.IGNORECASE)
 _ARC_SCHEME = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]{1,19}:")
 _ARC_MIDDLE = re.compile(rb" (?:\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f:.]{2,45}|-) (\d{8,20}) ")
 """IP address and date of an ARC line; before them stands the URL, possibly with spaces."""
+_FOLDED = (" ", "\t")
+_USUAL_NAMES = {
+    name: name.lower()
+    for name in (
+        "WARC-Type",
+        "WARC-Date",
+        "WARC-Record-ID",
+        "WARC-Target-URI",
+        "WARC-Payload-Digest",
+        "WARC-Block-Digest",
+        "WARC-IP-Address",
+        "WARC-Warcinfo-ID",
+        "WARC-Concurrent-To",
+        "WARC-Identified-Payload-Type",
+        "WARC-Refers-To",
+        "WARC-Truncated",
+        "Content-Type",
+        "Content-Length",
+    )
+}
 _ARC_LENGTH = re.compile(rb"-?[0-9A-Za-z]{1,20}")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class RecordHeader:
+class RecordHeader(NamedTuple):
     """A parsed header. `fields` has lower-case names and first values; `type` is the lower-case WARC-Type.
 
     An ARC line becomes the fields `warc-target-uri`, `warc-date` and `content-type`, and the type `filedesc`, `dns`,
@@ -85,8 +104,8 @@ def parse_header(data: bytes) -> RecordHeader | None:
 
 def _parse_warc(data: bytes, start: int) -> RecordHeader:
     # From one byte back, so that a version line followed by a blank line is an empty header.
-    end = _HEADER_END.search(data, start - 1)
-    stop, size, damage = (end.start(), end.end(), None) if end else (len(data), len(data), "header_cut")
+    end = find_blank_line(data, start - 1, len(data))
+    stop, size, damage = (*end, None) if end else (len(data), len(data), "header_cut")
     if damage and size >= MAX_HEADER:
         damage = "header_too_long"
     other = _WARC_START.search(data, start, size) if data.find(b"WARC/", start, size) > 0 else None
@@ -98,12 +117,28 @@ def _parse_warc(data: bytes, start: int) -> RecordHeader:
     )
 
 
+def find_blank_line(data: bytes | memoryview, start: int, stop: int) -> tuple[int, int] | None:
+    """Return where the first line end with an empty line behind it begins and ends in [start, stop); None if none does.
+
+    Line ends are CRLF or LF. The expression begins with the one byte that both have, for which it searches fast.
+    """
+    found = _BLANK_LINE.search(data, start, stop)
+    if found is None:
+        return None
+    begin = found.start()
+    return begin - (begin > start and data[begin - 1] == 13), found.end()
+
+
 def _parse_fields(lines: bytes) -> dict[str, str]:
     """Return the fields of a header: the first value of each name, folded lines joined by a space."""
+    text = decode_header(lines)
+    usual = _usual_fields(text)
+    if usual is not None:
+        return usual
     fields: dict[str, str] = {}
     name = ""
-    for line in decode_header(lines).split("\n"):
-        if line[:1] in (" ", "\t") and name:
+    for line in text.split("\n"):
+        if line.startswith(_FOLDED) and name:
             fields[name] += " " + line.strip()
             continue
         field, colon, value = line.partition(":")
@@ -112,6 +147,19 @@ def _parse_fields(lines: bytes) -> dict[str, str]:
         if name:
             fields[name] = value.strip()
     return fields
+
+
+def _usual_fields(text: str) -> dict[str, str] | None:
+    """Return the fields of a header in which all names are usual ones, once each, and all lines plain; else None."""
+    lines = text.split("\r\n")
+    fields: dict[str, str] = {}
+    for line in lines:
+        field, _, value = line.partition(":")
+        name = _USUAL_NAMES.get(field)
+        if name is None:
+            return None
+        fields[name] = value.strip()
+    return fields if len(fields) == len(lines) and text.count("\n") == len(lines) - 1 else None
 
 
 def _parse_arc(data: bytes, start: int = 0) -> RecordHeader | None:

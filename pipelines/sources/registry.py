@@ -7,9 +7,11 @@ from pipelines.sources.conversations import Conversations
 from pipelines.sources.source import Source
 from pipelines.sources.source_code import Code
 from pipelines.sources.tables import Table
+from pipelines.sources.wat import Wat
 
 SOURCES: dict[str, type[Source]] = {
     CommonCrawl.kind: CommonCrawl,
+    Wat.kind: Wat,
     Table.kind: Table,
     Code.kind: Code,
     Conversations.kind: Conversations,

@@ -14,6 +14,9 @@ import dataclasses
 import numba
 import numpy as np
 
+from pipelines.main_content.lexer import is_letter, is_space, read_name, read_value, skip_comment, skip_raw_text
+from pipelines.main_content.tags import name_hash
+
 VOID = "area base basefont bgsound br col embed frame hr image img input keygen link meta param source track wbr"
 OPTIONAL_END = "p li dt dd option optgroup tr td th tbody thead tfoot colgroup caption rt rp html head body"
 FORMATTING = "b big code em font i s small strike strong tt u"
@@ -39,7 +42,6 @@ h1 h2 h3 h4 h5 h6 header hgroup listing main menu nav noscript ol plaintext pre 
 """Kinds of elements. Void ones and those whose end tag may be left out do not nest (`IS_LEAF`). End tags do not reach
 beyond a scope, those of other than block elements not beyond a block. In `IS_MARKUP_ONLY` raw text is markup."""
 
-FNV_PRIME = 0x100000001B3
 MAX_STACK = 512
 """How many open elements are told apart, so that an end tag costs no more; further ones add to the depth for good."""
 
@@ -58,18 +60,10 @@ class Markup:
     """Of the tag that has most."""
 
 
-def measure_markup(page: bytes) -> Markup:
+def measure_markup(page: bytes | memoryview) -> Markup:
     """Count `page`, which is UTF-8 or any superset of ASCII."""
     nodes, depth, attributes = _measure(np.frombuffer(page, np.uint8), *_NAMES)
     return Markup(nodes, depth, attributes)
-
-
-def _hash(name: str) -> int:
-    """Return the 64-bit FNV-1a-like hash that the kernel makes of a tag's name, as a signed integer."""
-    value = 0
-    for byte in name.encode():
-        value = ((value ^ byte) * FNV_PRIME) & 0xFFFFFFFFFFFFFFFF
-    return value - (1 << 64) if value >> 63 else value
 
 
 def _name_table() -> tuple[np.ndarray, np.ndarray]:
@@ -83,7 +77,7 @@ def _name_table() -> tuple[np.ndarray, np.ndarray]:
         IS_MARKUP_ONLY: MARKUP_ONLY,
         IS_BLOCK: BLOCK,
     }
-    pairs = sorted((_hash(name), kind) for kind, names in kinds.items() for name in names.split())
+    pairs = sorted((name_hash(name), kind) for kind, names in kinds.items() for name in names.split())
     return np.array([pair[0] for pair in pairs], np.int64), np.array([pair[1] for pair in pairs], np.int64)
 
 
@@ -114,7 +108,7 @@ def _measure(data: np.ndarray, names: np.ndarray, kinds: np.ndarray) -> tuple[in
             num_formatting += change
         elif kind == IS_RAW_TEXT:
             if what == OPEN_TAG and num_markup_only == 0:
-                at = _skip_raw_text(data, at, name)
+                at = skip_raw_text(data, at, name)
         elif kind != IS_LEAF and what == OPEN_TAG:
             if size < MAX_STACK:
                 stack[size], stack_kinds[size] = name, kind
@@ -159,106 +153,27 @@ def _next_tag(data: np.ndarray, at: int) -> tuple[int, int, int, int]:
         at += 1
     if at + 1 >= end:
         return OTHER, 0, 0, -1
-    if _is_letter(data[at + 1]):
+    if is_letter(data[at + 1]):
         name, attributes, at = _tag(data, at + 1)
         return OPEN_TAG, name, attributes, at
-    if data[at + 1] == 0x2F and at + 2 < end and _is_letter(data[at + 2]):  # </
+    if data[at + 1] == 0x2F and at + 2 < end and is_letter(data[at + 2]):  # </
         name, attributes, at = _tag(data, at + 2)
         return END_TAG, name, attributes, at
     if data[at + 1] == 0x21 or data[at + 1] == 0x3F or data[at + 1] == 0x2F:  # <! <? </
-        return OTHER, 0, 0, _skip_comment(data, at + 2)
+        return OTHER, 0, 0, skip_comment(data, at + 2)
     return OTHER, 0, 0, at + 1
-
-
-@numba.njit(nogil=True, cache=True, inline="always")
-def _is_letter(byte: int) -> bool:
-    return 0x61 <= (byte | 0x20) <= 0x7A
-
-
-@numba.njit(nogil=True, cache=True, inline="always")
-def _is_space(byte: int) -> bool:
-    return byte == 0x20 or (0x09 <= byte <= 0x0D and byte != 0x0B)
 
 
 @numba.njit(nogil=True, cache=True)
 def _tag(data: np.ndarray, at: int) -> tuple[int, int, int]:
     """Return name and number of attributes of the tag whose name starts at `at`, and the place behind it."""
-    name, end = 0, len(data)
-    while at < end and not (_is_space(data[at]) or data[at] == 0x2F or data[at] == 0x3E):
-        name = (name ^ (data[at] | (0x20 if 0x41 <= data[at] <= 0x5A else 0))) * FNV_PRIME
-        at += 1
-    attributes = 0
+    name, at, _ = read_name(data, at, False)
+    attributes, end = 0, len(data)
     while at < end and data[at] != 0x3E:  # >
-        if _is_space(data[at]) or data[at] == 0x2F:
+        if is_space(data[at]) or data[at] == 0x2F:
             at += 1
             continue
         attributes += 1
-        at = _attribute(data, at)
+        _, at, _ = read_name(data, at + 1, True)  # its first byte may be a "="
+        _, _, at = read_value(data, at)
     return name, attributes, at + 1
-
-
-@numba.njit(nogil=True, cache=True)
-def _attribute(data: np.ndarray, at: int) -> int:
-    """Return the place behind the attribute that starts at `at`: name, and value if there is a "="."""
-    end = len(data)
-    at += 1
-    while at < end and not (_is_space(data[at]) or data[at] == 0x2F or data[at] == 0x3E or data[at] == 0x3D):
-        at += 1
-    value = at
-    while value < end and _is_space(data[value]):
-        value += 1
-    if value >= end or data[value] != 0x3D:  # =
-        return at
-    value += 1
-    while value < end and _is_space(data[value]):
-        value += 1
-    if value < end and (data[value] == 0x22 or data[value] == 0x27):
-        quote = data[value]
-        value += 1
-        while value < end and data[value] != quote:
-            value += 1
-        return value + 1
-    while value < end and not _is_space(data[value]) and data[value] != 0x3E:
-        value += 1
-    return value
-
-
-@numba.njit(nogil=True, cache=True)
-def _skip_comment(data: np.ndarray, at: int) -> int:
-    """Return the place behind the comment whose text starts at `at`, or behind what passes for one: up to ">"."""
-    end = len(data)
-    is_comment = at + 1 < end and data[at - 1] == 0x21 and data[at] == 0x2D and data[at + 1] == 0x2D
-    start = at + 2
-    while at < end:
-        if data[at] == 0x3E and not is_comment:
-            return at + 1
-        if data[at] == 0x3E and _closes_comment(data, start, at):
-            return at + 1
-        at += 1
-    return end
-
-
-@numba.njit(nogil=True, cache=True)
-def _closes_comment(data: np.ndarray, start: int, at: int) -> bool:
-    """Whether the ">" at `at` ends a comment whose text starts at `start`: "-->", "--!>", or right at the start."""
-    if at == start or (at == start + 1 and data[start] == 0x2D):
-        return True
-    if at >= start + 2 and data[at - 1] == 0x2D and data[at - 2] == 0x2D:
-        return True
-    return at >= start + 3 and data[at - 1] == 0x21 and data[at - 2] == 0x2D and data[at - 3] == 0x2D
-
-
-@numba.njit(nogil=True, cache=True)
-def _skip_raw_text(data: np.ndarray, at: int, name: int) -> int:
-    """Return the place of the end tag `name` behind `at`, or the end of the data."""
-    end = len(data)
-    while at + 2 < end:
-        if data[at] == 0x3C and data[at + 1] == 0x2F and _is_letter(data[at + 2]):
-            value, k = 0, at + 2
-            while k < end and _is_letter(data[k]):
-                value = (value ^ (data[k] | 0x20)) * FNV_PRIME
-                k += 1
-            if value == name and k < end and (_is_space(data[k]) or data[k] == 0x2F or data[k] == 0x3E):
-                return at
-        at += 1
-    return end

@@ -27,6 +27,9 @@ OPTIONS = {
     "verify": ["--help", "OUTPUT"],
     "explain": ["--help", "OUTPUT", "DOC_ID"],
     "train": ["--plan", "-p", "--output", "-o", "--steps", "-s", "--help", "CONFIG"],
+    "train-extractor": [
+        *("--work", "--data", "--output", "-o", "--collection", "-c", "--skip-missing", "--trees", "--help"),
+    ],
     "report": ["--output", "-o", "--help", "RUN_OR_PLAN"],
     "replay": ["--json", "--help", "OUTPUT", "DOC_ID"],
     "mix": ["--output", "-o", "--workers", "-w", "--help", "MIXTURE"],

@@ -323,6 +323,8 @@ VARIED: dict[str, object] = {
     "licence": "MIT",
     "min_words": 49,
     "minimum_scores": {"de": 6499},
+    "mode": "precision",
+    "comments": True,
     "media_types": ("text/plain",),
 }
 """Values of fields whose default cannot simply be lowered by one, or turned into another text."""

@@ -25,8 +25,9 @@ sources:
   web:
     reader: commoncrawl
     root: {shared}/warc
-    include: ["commoncrawl/*.warc.gz", "webarchive/dolma-*.warc.gz", "webarchive/aut-example.txt.warc.gz",
-              "odd/warcio-*", "odd/resiliparse-c*", "odd/toimik-*.warc", "odd/ukwa-*", "odd/wac-*", "odd/pywb-*"]
+    include: ["commoncrawl/*.warc.gz", "commoncrawl/whirlwind.warc", "webarchive/dolma-*.warc.gz",
+              "webarchive/aut-example.txt.warc.gz", "odd/warcio-*", "odd/resiliparse-c*",
+              "odd/toimik-*.warc", "odd/ukwa-*", "odd/wac-*", "odd/pywb-*"]
     transforms:
       - extract
       - language

@@ -1,8 +1,7 @@
-"""Archives: containers, headers, damage, origins and the balance of bytes, on made, mutated and real files."""
+"""Archives: containers, damage, origins and the balance of bytes, on made, mutated and real files."""
 
 from __future__ import annotations
 
-import dataclasses
 import gzip
 import io
 import random
@@ -10,72 +9,31 @@ import time
 import zlib
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
+from archives import (
+    BODIES,
+    MAX_BLOCK,
+    MEMBERS,
+    PLAIN,
+    RECORDS,
+    SHARED,
+    WARCS,
+    arrow_compress,
+    damaged,
+    events,
+    kept,
+    read,
+    warc,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.errors import HeadraceError
 from pipelines.sources import archive
-from pipelines.sources.archive import Gap, Origin, Record, read_archive, read_origin
-from pipelines.sources.http_message import Message, charset, dechunk, decode_body, media_type, parse_message
-from pipelines.sources.inflate import gunzip, inflate
-from pipelines.sources.record_header import MAX_HEADER, find_record, parse_header
+from pipelines.sources.archive import Origin, Record, read_archive, read_origin
 
-SHARED = Path(__file__).resolve().parents[3] / "../shared/data"
-WARCS = sorted(path for path in (SHARED / "warc").rglob("*") if path.is_file()) if SHARED.exists() else []
 SMALL = [path for path in WARCS if path.stat().st_size < 60_000]
 needs_data = pytest.mark.skipif(not WARCS, reason="no shared data")
-MAX_BLOCK = 1 << 20
-
-
-def warc(number: int, body: bytes, *, length: int | str | None = None, kind: str = "response") -> bytes:
-    """One WARC record; `length` overrides what Content-Length says, an empty string leaves it out."""
-    said = len(body) if length is None else length
-    lines = ["WARC/1.0", f"WARC-Type: {kind}", f"WARC-Record-ID: <urn:{number}>"]
-    lines += [f"Content-Length: {said}"] if said != "" else []
-    return "\r\n".join([*lines, "", ""]).encode() + body + b"\r\n\r\n"
-
-
-def events(data: bytes, max_block: int = MAX_BLOCK) -> list[Record | Gap]:
-    """Read all and check what must always hold: the bytes balance, and every origin leads back to the same thing."""
-    found = list(read_archive(io.BytesIO(data), len(data), max_block))
-    assert sum(event.disk for event in found) == len(data)
-    for event in found:
-        if isinstance(event, Record) or event.cause is not None:
-            again = read_origin(io.BytesIO(data), event.origin, max_block)
-            assert dataclasses.replace(again, disk=event.disk) == event
-    return found
-
-
-def kept(data: bytes) -> list[bytes]:
-    return [event.block for event in events(data) if isinstance(event, Record)]
-
-
-def damaged(data: bytes) -> list[Gap]:
-    return [event for event in events(data) if isinstance(event, Gap) and event.cause is not None]
-
-
-def arrow_compress(codec: str, data: bytes) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.CompressedOutputStream(sink, codec) as stream:
-        stream.write(data)
-    return sink.getvalue().to_pybytes()
-
-
-def drain(chunks) -> tuple[bytes, object]:
-    parts = []
-    while True:
-        try:
-            parts.append(next(chunks))
-        except StopIteration as stopped:
-            return b"".join(parts), stopped.value
-
-
-BODIES = [b"first body", b"second\nWARC/1.0\r\n\r\nbody", bytes(range(256)) * 20, b""]
-RECORDS = [warc(number, body) for number, body in enumerate(BODIES)]
-PLAIN = b"".join(RECORDS)
-MEMBERS = [gzip.compress(record, mtime=0) for record in RECORDS]
 
 
 # --- sound files ---------------------------------------------------------------------------------------------------
@@ -116,14 +74,14 @@ def test_containers_agree(monkeypatch: pytest.MonkeyPatch, slack: int, codec: st
     slices = [PLAIN[start : start + 100] for start in range(0, len(PLAIN), 100)]
     parts = {"one member": [PLAIN], "a member each": RECORDS}.get(cut, slices)
     data = b"".join(arrow_compress(codec, part) for part in parts)
-    found = list(read_archive(io.BytesIO(data), len(data), 200))
+    found = read(data, 200)
     assert sum(event.disk for event in found) == len(data)
     records = [event for event in found if isinstance(event, Record) or event.cause]  # a separator may be cut: padding
     assert [event.block for event in records] == [body[:200] for body in BODIES]
     assert [event.block_size for event in records] == [len(body) for body in BODIES]
     for event in records:
         again = read_origin(io.BytesIO(data), event.origin, 200)
-        assert dataclasses.replace(again, disk=event.disk) == event
+        assert again._replace(disk=event.disk) == event
 
 
 def test_plain_and_compressed_parts_may_follow_each_other() -> None:
@@ -179,7 +137,7 @@ def test_padding_before_a_cut_is_damage() -> None:
 
 def test_bomb_is_stopped() -> None:
     data = gzip.compress(_HUGE + bytes(100 << 20), 1, mtime=0)
-    (bomb,) = read_archive(io.BytesIO(data), len(data), MAX_BLOCK)
+    (bomb,) = read(data)
     assert (bomb.damage, bomb.origin) == (("body_cut", "member_bomb"), Origin(0, len(data), 0))
     assert 62 << 20 <= bomb.block_size <= 64 << 20
 
@@ -290,43 +248,12 @@ HOSTILE = {
 def test_hostile_files_end_soon(name: str) -> None:
     data = HOSTILE[name]
     start = time.process_time()
-    found = list(read_archive(io.BytesIO(data), len(data), MAX_BLOCK))
+    found = read(data)
     assert time.process_time() - start < 20  # each takes under 1 s; a quadratic one takes minutes
     assert sum(event.disk for event in found) == len(data)
     assert all(len(event.block) <= MAX_BLOCK for event in found if isinstance(event, Record))
     if data.startswith(MEMBERS[0]):
         assert [event.block for event in (found[0], found[-1])] == [BODIES[0]] * 2
-
-
-# --- headers -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("line", "uri", "date", "media", "length"),
-    [
-        (b"http://a/ 1.2.3.4 20080430204825 text/html 12\n", "http://a/", "20080430204825", "text/html", 12),
-        (
-            b"http://a/b c d 1.2.3.4 20080430204825 text/html 12\r\n",
-            "http://a/b c d",
-            "20080430204825",
-            "text/html",
-            12,
-        ),
-        (
-            b"http://a/ 1.2.3.4 20080430204825 text/html 200 sum - 55 f.arc 12\n",
-            "http://a/",
-            "20080430204825",
-            "text/html",
-            12,
-        ),
-        (b"http://a/ ::1 20080430204825 text/html; charset=x -1\n", "http://a/", "20080430204825", "text/html;", None),
-    ],
-)
-def test_arc_lines(line: bytes, uri: str, date: str, media: str, length: int | None) -> None:
-    header = parse_header(line + b"body")
-    assert header is not None
-    assert header.fields == {"warc-target-uri": uri, "warc-date": date, "content-type": media}
-    assert (header.type, header.size, header.block_length) == ("response", len(line), length)
 
 
 def test_arc_file_with_damage() -> None:
@@ -341,189 +268,6 @@ def test_arc_file_with_damage() -> None:
         "response",
     ]
     assert kept(gzip.compress(data, mtime=0))[1:] == [b"hello", b"hello"]
-
-
-def test_first_of_repeated_fields_counts_and_headers_are_bounded() -> None:
-    header = parse_header(b"WARC/1.1\r\nContent-Length: 1\r\ncontent-length: 2\r\n\r\n")
-    assert header is not None
-    assert (header.block_length, header.damage) == (1, None)
-    long = parse_header(b"WARC/1.0\r\n" + b"a" * (MAX_HEADER - 10))
-    assert long is not None
-    assert long.damage == "header_too_long"
-
-
-def test_find_record_wants_a_field_and_a_line_of_its_own() -> None:
-    assert find_record(b"text WARC/1.0\r\nno field here\r\n", 0) is None
-    assert find_record(b"text WARC/1.0\r\nWARC-Type: x\r\n", 0) == 5
-    assert find_record(b"x http://a/ 1.2.3.4 20080430204825 text/html 1\n", 0) is None
-    assert find_record(b"x\nhttp://a/ 1.2.3.4 20080430204825 text/html 1\n", 0) == 2
-    assert find_record(b"http://a/ 1.2.3.4 20080430204825 text/html 1\n", 3) is None
-
-
-# --- deflate -------------------------------------------------------------------------------------------------------
-
-
-def bytewise(data: bytes, wbits: int) -> bytes:
-    """Decode byte by byte up to the first error: what zlib itself can make of the data."""
-    decoder, parts = zlib.decompressobj(wbits), []
-    for position in range(len(data)):
-        try:
-            parts.append(decoder.decompress(data[position : position + 1]))
-        except zlib.error:
-            break
-        if decoder.eof:
-            break
-    return b"".join(parts)
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.binary(max_size=300), st.integers(1, 400), st.data())
-def test_inflate_gives_all_that_decodes(seed: bytes, repeats: int, data: st.DataObject) -> None:
-    packed = bytearray(zlib.compress(random.Random(seed).randbytes(200) + seed * repeats))
-    for position in data.draw(st.lists(st.integers(0, len(packed) - 1), max_size=3)):
-        packed[position] ^= 1 << position % 8
-    coded = bytes(packed[: data.draw(st.integers(0, len(packed)))])
-    out, _ = drain(inflate(lambda offset, size: coded[offset : offset + size], 0, len(coded), 15))
-    assert out == bytewise(coded, 15)
-
-
-def test_inflate_of_a_cut_stream_gives_what_zlib_holds_back() -> None:
-    data = zlib.compress(bytes(3_000_000), 9)
-    for cut in range(len(data) * 34 // 100, len(data) * 36 // 100):  # around the first MiB of output
-        out, end = drain(inflate(lambda offset, size, cut=cut: data[offset : min(cut, offset + size)], 0, cut, 15))
-        assert (len(out), end.stop, end.damage) == (len(bytewise(data[:cut], 15)), cut, "member_cut")
-
-
-def test_inflate_across_large_outputs_knows_where_the_stream_ends() -> None:
-    plain = bytes(range(251)) * 20_000  # several steps of output for one feed
-    data = gzip.compress(plain, mtime=0)
-    out, end = drain(gunzip(lambda offset, size: (data + b"tail")[offset : offset + size], 0, len(data) + 4))
-    assert (out == plain, end.stop, end.damage) == (True, len(data), None)
-
-
-# --- HTTP ----------------------------------------------------------------------------------------------------------
-
-
-def response(body: bytes, *headers: str) -> Message:
-    return parse_message("\r\n".join(["HTTP/1.1 200 OK", *headers, "", ""]).encode() + body)
-
-
-HTML = b"<html><body>" + b"some words and more words " * 40 + b"</body></html>"
-RAW_DEFLATE = zlib.compressobj(wbits=-15)
-RAW = RAW_DEFLATE.compress(HTML) + RAW_DEFLATE.flush()
-
-
-@pytest.mark.parametrize(
-    ("coding", "body"),
-    [
-        ("gzip", gzip.compress(HTML, mtime=0)),
-        ("x-gzip", gzip.compress(HTML[:99], mtime=0) + gzip.compress(HTML[99:], mtime=0) + b"\0\0"),
-        ("deflate", zlib.compress(HTML)),
-        ("deflate", RAW),
-        ("br", arrow_compress("brotli", HTML)),
-        ("zstd", arrow_compress("zstd", HTML)),
-        ("deflate, gzip", gzip.compress(zlib.compress(HTML), mtime=0)),
-        ("gzip", gzip.compress(gzip.compress(HTML, mtime=0), mtime=0)),  # coded twice, declared once
-        ("gzip, gzip", gzip.compress(HTML, mtime=0)),  # declared twice, coded once
-        ("br", gzip.compress(HTML, mtime=0)),  # the bytes know better
-        ("gzip", HTML),
-        ("deflate", HTML),
-        ("br", HTML),
-        ("utf-8", HTML),
-    ],
-)
-def test_codings(coding: str, body: bytes) -> None:
-    decoded = decode_body(response(body, "Content-Type: text/html", f"Content-Encoding: {coding}"), 1 << 20)
-    assert (decoded.data, decoded.damage, decoded.failed, decoded.is_too_large) == (HTML, (), False, False)
-
-
-def test_damaged_coding_keeps_what_decodes() -> None:
-    words = b" ".join(b"%d" % (number * 7919) for number in range(3000))
-    for coding, body in (("gzip", gzip.compress(words, mtime=0)), ("deflate", zlib.compress(words))):
-        decoded = decode_body(response(body[: len(body) // 2], f"Content-Encoding: {coding}"), 1 << 20)
-        assert words.startswith(decoded.data)
-        assert len(decoded.data) > len(words) // 4
-        assert decoded.damage == ("coding_cut",)
-    checksum = gzip.compress(words, mtime=0)[:-8] + b"8 bytes."
-    assert decode_body(response(checksum, "Content-Encoding: gzip"), 1 << 20).damage == ("coding_checksum",)
-
-
-@pytest.mark.parametrize("coding", ["gzip", "br", "zstd", "deflate"])
-def test_nothing_decodes(coding: str) -> None:
-    junk = b"\xff\x01\x00" + random.Random(1).randbytes(500)
-    assert decode_body(response(junk, f"Content-Encoding: {coding}"), 1 << 20).failed
-
-
-@pytest.mark.parametrize(
-    "body", [gzip.compress(bytes(50 << 20), mtime=0), gzip.compress(gzip.compress(bytes(50 << 20), mtime=0), mtime=0)]
-)
-def test_decoded_body_is_bounded(body: bytes) -> None:
-    decoded = decode_body(response(body, "Content-Encoding: gzip, gzip"), 100_000)
-    assert (len(decoded.data), decoded.is_too_large) == (100_000, True)
-
-
-@pytest.mark.parametrize(
-    ("coded", "plain", "damage"),
-    [
-        (b"5\r\nhello\r\n6;x=y\r\n world\r\n0\r\n\r\n", b"hello world", ()),
-        (b"5\nhello\n0\n\n", b"hello", ()),
-        (b"5\r\nhello\r\n6\r\n wo", b"hello wo", ("chunk_cut",)),
-        (b"5\r\nhello\r\n", b"hello", ("chunk_cut",)),
-        (b"5\r\nhello\r\nrest is not chunked", b"hellorest is not chunked", ("chunk_wrong",)),
-        (b"5\r\nhello\r\n2\r\nab3\r\nxyz\r\n0\r\n\r\n", b"helloab3\r\nxyz\r\n0\r\n\r\n", ("chunk_wrong",)),
-        (b"<html>never chunked", b"<html>never chunked", ()),
-        (b"12\nis a line of text, no chunk", b"12\nis a line of text, no chunk", ()),
-        (b"", b"", ()),
-    ],
-)
-def test_chunks(coded: bytes, plain: bytes, damage: tuple[str, ...]) -> None:
-    assert dechunk(coded) == (plain, damage)
-
-
-@pytest.mark.parametrize(
-    ("block", "status", "headers", "body"),
-    [
-        (b"HTTP/1.1 200\r\nA: b\r\n\r\nx", 200, (("A", "b"),), b"x"),  # no reason phrase
-        (b"HTTP/1.1 404 Not\n\n", 404, (), b""),
-        (b"HTTP/2 200 OK\nA: b\n c\nno colon\nA: \xe9\n\nx\n\ny", 200, (("A", "b c"), ("A", "é")), b"x\n\ny"),
-        (b"HTTP/1.0 200 OK\r\nA: b", 200, (("A", "b"),), b""),
-        (b"<html>", None, (), b"<html>"),
-        (b"", None, (), b""),
-    ],
-)
-def test_messages(block: bytes, status: int | None, headers: tuple[tuple[str, str], ...], body: bytes) -> None:
-    assert parse_message(block) == Message(status, headers, body)
-
-
-def test_http_headers_are_bounded() -> None:
-    message = parse_message(b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 1000 + b"\r\n")
-    assert len(message.headers) == 256
-    assert len(parse_message(b"HTTP/1.1 200 OK\r\na: " + b"b" * 99_999 + b"\r\n\r\n").headers[0][1]) == 8192
-
-
-@pytest.mark.parametrize(
-    ("declared", "data", "expected"),
-    [
-        ("text/css", b"<html>", "text/css"),
-        ("", b"\xef\xbb\xbf \n<!-- x --><!DOCTYPE html>", "text/html"),
-        ("application/octet-stream", b"<HTML lang=x>", "text/html"),
-        ("text/plain", b"\n<!doctype html>", "text/html"),
-        ("text/plain", b"<p>a paragraph", "text/plain"),
-        ("", b"<?xml version='1.0'?><html xmlns='x'>", "application/xhtml+xml"),
-        ("", b"<?xml version='1.0'?><rss>", "application/xml"),
-        ("no-type", b"%PDF-1.4", "application/pdf"),
-        ("", b"just text \xc3\xa9", "text/plain"),
-        ("", b"\x00\x01binary", "application/octet-stream"),
-        ("", b"", "application/octet-stream"),
-    ],
-)
-def test_media_types(declared: str, data: bytes, expected: str) -> None:
-    assert media_type(declared, data) == expected
-
-
-def test_charset() -> None:
-    assert charset('Text/HTML; Charset = "UTF-8"') == "utf-8"
-    assert charset("text/html") is None
 
 
 # --- real files and fuzzing ----------------------------------------------------------------------------------------

@@ -18,7 +18,8 @@ import pytest
 
 from pipelines.errors import RecipeError
 from pipelines.schema import CORE
-from pipelines.sources.commoncrawl import CommonCrawl, parse_date
+from pipelines.sources.archive_rows import parse_date
+from pipelines.sources.commoncrawl import CommonCrawl
 from pipelines.sources.source import BatchLimits, RawAccount, content_hash, doc_id
 from pipelines.storage.local import LocalStorage
 
@@ -150,7 +151,7 @@ def test_envelopes_are_gaps_by_type(write: Write) -> None:
     assert len(rows) == 1
     assert account.records == len(page())
     assert {name: count for name, (count, _) in account.gaps.items()} == {
-        **dict.fromkeys(("warcinfo", "request", "revisit", "continuation", "other"), 1),
+        **dict.fromkeys(("warcinfo", "request", "revisit.other_file", "continuation", "other"), 1),
         "metadata": 2,
     }
     assert account.gaps["metadata"][1] == len(records[2]) + len(records[3])
@@ -161,8 +162,8 @@ def test_envelopes_are_gaps_by_type(write: Write) -> None:
     [
         (page(status="404 Not Found"), "dropped[http_status]", "404"),
         (page(status="304"), "dropped[http_status]", "304"),
-        (page(b"a {}", headers="Content-Type: text/css\r\n"), "dropped[media_type]", "text/css"),
-        (page(b"\x89PNG\r\n\x1a\n", headers=""), "dropped[media_type]", "image/png"),
+        (page(b"a {}", headers="Content-Type: text/css\r\n"), "dropped[media_type.text_css]", "text/css"),
+        (page(b"\x89PNG\r\n\x1a\n", headers=""), "dropped[media_type.image]", "image/png"),
         (page(HTML * 40), "dropped[record_too_large]", str(40 * len(HTML) + 44)),
         (
             page(gzip.compress(HTML * 40, mtime=0), headers="Content-Encoding: gzip\r\n"),
@@ -170,7 +171,7 @@ def test_envelopes_are_gaps_by_type(write: Write) -> None:
             "> 1000",
         ),
         (record("conversion", b"x" * 1001), "dropped[record_too_large]", "1001"),
-        (record("conversion", b"x", "Content-Type: image/png"), "dropped[media_type]", "image/png"),
+        (record("conversion", b"x", "Content-Type: image/png"), "dropped[media_type.image]", "image/png"),
         (
             page(b"\1\2\3junk", headers="Content-Type: text/html\r\nContent-Encoding: br\r\n"),
             "errored[content_encoding]",
@@ -188,6 +189,61 @@ def test_verdicts(write: Write, data: bytes, expected: str, value: str) -> None:
     assert (row["content"], row["text"]) == (None, None)
     if expected.startswith("errored[d") or expected.startswith("errored[t"):
         assert row["natural_key"] == "crawl/a.warc@0"
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "word", "kind"),
+    [
+        ("Content-Type: text/html\r\n", b"%PDF-1.7\n", "application_pdf", "application/pdf"),
+        ("Content-Type: text/html\r\n", b"\xff\xd8\xff\xe0", "image", "image/jpeg"),
+        ("Content-Type: text/html\r\n", gzip.compress(HTML, mtime=0), "archive", "application/gzip"),
+        ("Content-Type: text/html; charset=utf-8\r\n", b'{"error": null}', "application_json", "application/json"),
+        ("Content-Type: application/x-strange\r\n", HTML, "other", "application/x-strange"),
+    ],
+)
+def test_what_is_no_page_is_dropped_as_what_it_is(
+    write: Write, headers: str, body: bytes, word: str, kind: str
+) -> None:
+    row = one(write(page(body, headers=headers)))
+    assert (reason(row), row["verdict"]["value"], row["media_type"]) == (f"dropped[media_type.{word}]", kind, kind)
+
+
+@pytest.mark.parametrize(
+    "headers", ["", "Content-Type: application/octet-stream\r\n", "Content-Type: text/xml\r\n", "Content-Type: */*\r\n"]
+)
+def test_pages_are_kept_whatever_they_are_called(write: Write, headers: str) -> None:
+    prologue = b"" if "xml" not in headers else b'<?xml version="1.0"?>\n<!DOCTYPE html>\n'
+    row = one(write(page(prologue + HTML, headers=headers)))
+    assert (reason(row), row["content"]) == (None, prologue + HTML)
+
+
+def test_nothing_is_sniffed_that_does_not_decode(write: Write) -> None:
+    row = one(write(page(b"\1\2junk", headers="Content-Type: text/css\r\nContent-Encoding: br\r\n")))
+    assert (reason(row), row["verdict"]["value"]) == ("dropped[media_type.text_css]", "text/css")
+
+
+def test_revisits_are_counted_by_where_their_original_is(write: Write) -> None:
+    digest, when = "WARC-Payload-Digest: sha1:AA", "2020-01-02T03:04:05Z"
+    uri = "WARC-Target-URI: http://a.example/"
+    here = [
+        record("revisit", b"", "WARC-Record-ID: <urn:9>", "WARC-Refers-To: <urn:1>"),
+        record("revisit", b"1", "WARC-Record-ID: <urn:8>", digest),
+        record(
+            "revisit",
+            b"22",
+            "WARC-Refers-To: <urn:elsewhere>",
+            "WARC-Refers-To-Target-URI: <http://a.example/>",
+            f"WARC-Refers-To-Date: {when}",
+        ),
+    ]
+    other = [record("revisit", b"", "WARC-Refers-To: <urn:2>", "WARC-Payload-Digest: sha1:BB"), record("revisit", b"")]
+    capture = page(HTML, "WARC-Record-ID: <urn:1>", uri, f"WARC-Date: {when}", digest)
+    rows, account = read_all(write(here[0] + other[0] + capture + b"".join(here[1:]) + other[1]))
+    assert len(rows) == 1
+    assert account.gaps == {
+        "revisit.same_file": [3, sum(map(len, here))],
+        "revisit.other_file": [2, sum(map(len, other))],
+    }
 
 
 def test_cut_body_is_kept_and_noted(write: Write) -> None:
@@ -270,6 +326,23 @@ def test_every_row_of_the_real_files_can_be_read_again() -> None:
             assert pa.RecordBatch.from_arrays(columns, schema=batch.schema).equals(batch)
 
 
+def test_small_batches_hold_little_memory(write: Write) -> None:
+    data = b"".join(page(HTML * 1000, f"WARC-Record-ID: <{number}>") for number in range(20))
+    storage = write(data)
+    (split,) = SOURCE.splits(storage)
+    before = pa.total_allocated_bytes()
+    batches = list(SOURCE.read(split, storage, BatchLimits(max_rows=1), RawAccount()))
+    assert len(batches) == 20
+    assert pa.total_allocated_bytes() - before < 2 * len(data)
+
+
+def test_a_batch_grows_beyond_its_limit(write: Write) -> None:
+    rows, _ = read_all(
+        write(page() + page(HTML * 100_000, "WARC-Record-ID: <urn:2>") + page(HTML, "A: b")), limits=BatchLimits(9, 99)
+    )
+    assert [len(row["content"]) for row in rows] == [len(HTML), 100_000 * len(HTML), len(HTML)]
+
+
 def test_replay_of_an_envelope_is_an_error(write: Write) -> None:
     data = record("request", b"x")
     with pytest.raises(ValueError, match="hint"):
@@ -300,6 +373,70 @@ def test_common_crawl_sample() -> None:
     )
     assert Counter(reason(row) for row in rows) == {None: 16}
     assert {name: count for name, (count, _) in account.gaps.items()} == {"warcinfo": 1, "request": 17, "metadata": 16}
+
+
+@needs_data
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [
+        (
+            "webarchive/pywb-iana.warc.gz",
+            {"revisit.same_file": 123},
+        ),  # one crawl that saw the same files again and again
+        (
+            "webarchive/ukwa-BL-20140325122341434-00000-32090~opera~8443.warc.gz",  # the second crawl of a site
+            {"revisit.other_file": 55},
+        ),
+    ],
+)
+def test_revisits_of_real_crawls(name: str, counts: dict[str, int]) -> None:
+    _, account = read_all(LocalStorage(SHARED / "warc"), CommonCrawl("web", (name,)))
+    found = {reason: count for reason, (count, _) in account.gaps.items() if reason.startswith("revisit")}
+    assert found == counts
+    assert all(account.gaps[reason][1] > 400 * count for reason, count in found.items())
+
+
+@needs_data
+@pytest.mark.parametrize(
+    ("name", "statuses"),
+    [
+        ("odd/warc2zim-bad-redirections.warc.gz", {"307": 40}),
+        ("odd/warc2zim-main-entry-403.warc.gz", {"403": 1, "401": 1}),
+        ("webarchive/warc2zim-kiwix-with-redirects.warc.gz", {"301": 3}),
+    ],
+)
+def test_redirects_and_refusals_of_real_crawls(name: str, statuses: dict[str, int]) -> None:
+    rows, _ = read_all(LocalStorage(SHARED / "warc"), CommonCrawl("web", (name,)))
+    dropped = [row["verdict"] for row in rows if reason(row) == "dropped[http_status]"]
+    assert Counter(verdict["value"] for verdict in dropped) == statuses
+    assert all(row["content"] is None for row in rows if reason(row))
+
+
+@needs_data
+@pytest.mark.parametrize(
+    ("name", "beginning", "size"),
+    [
+        ("odd/warcio-example-iana.org-chunked.warc", b"<!doctype html>", 7223),
+        ("odd/solrwayback-transfer_compression_gzip_chunked.warc.gz", b"<html>\n<head>", 72442),
+        ("odd/solrwayback-transfer_compression_brotli.warc", b"<html>\n    <head>", 246),
+        ("odd/ukwa-transfer_compression_gzip.warc.gz", b"<html>\n    <head>", 246),
+        ("odd/ukwa-transfer_compression_none.warc", b"<html>\n    <head>", 246),
+    ],
+)
+def test_codings_of_real_captures(name: str, beginning: bytes, size: int) -> None:
+    """Sizes: of the first two as warcio decodes them; the others are one page, which the last one has as it is."""
+    rows, _ = read_all(LocalStorage(SHARED / "warc"), CommonCrawl("web", (name,)))
+    row = next(row for row in rows if row["media_type"] == "text/html")
+    assert (row["content"][: len(beginning)], len(row["content"]), row["damage"]) == (beginning, size, None)
+
+
+@needs_data
+def test_two_captures_of_one_page_are_two_rows() -> None:
+    """Whether a page that was captured twice is kept twice is for deduplication to say: record ids differ."""
+    rows, _ = read_all(
+        LocalStorage(SHARED / "warc"), CommonCrawl("web", ("odd/pywb-example-url-agnostic*", "odd/*dupes*"))
+    )
+    assert len({row["doc_id"] for row in rows}) == len(rows)
 
 
 def load_benchmark() -> ModuleType:

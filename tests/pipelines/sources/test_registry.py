@@ -10,7 +10,7 @@ from pipelines.sources.source_code import Code
 
 
 def test_every_kind_is_registered_under_its_own_word():
-    assert set(SOURCES) == {"commoncrawl", "table", "code", "conversations"}
+    assert set(SOURCES) == {"commoncrawl", "wat", "table", "code", "conversations"}
     for kind, source in SOURCES.items():
         assert source.kind == kind
         assert source.version >= 1

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from resiliparse.parse.html import HTMLTree, traverse_dom
 
-from pipelines.transforms.extract import decode
+from pipelines.transforms.charset import decode
 from pipelines.transforms.markup import Markup, measure_markup
 
 PAGES = Path(__file__).resolve().parents[3] / "../shared/data/warc/built_from_real_html/trafilatura-eval-00000.warc.gz"
