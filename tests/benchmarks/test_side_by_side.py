@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from benchmarks import side_by_side
 from benchmarks.side_by_side import FAULTS, MARKS, SAMPLES, Sample, Texts
+from pipelines.main_content.training.catalogue import read_collections
 from pipelines.recipe import load_recipe
 from pipelines.transforms.extract import ENGINES, Extract
 
@@ -155,3 +156,9 @@ def test_bounds_columns_and_engines_of_the_page_are_those_of_the_transform():
         assert f"| `{name}` | {getattr(defaults, name):,} |" in PAGE
     for name in [*Extract.adds.names, *ENGINES]:
         assert re.search(rf"^\| `{name}`", PAGE, re.MULTILINE), name
+
+
+def test_collections_of_the_page_are_those_of_the_catalogue():
+    named = re.findall(r"^.*There are four: (.+?) A page of the last", PAGE, re.MULTILINE | re.DOTALL)[0]
+    assert set(re.findall(r"`(\w+)`", named)) == {collection.name for collection in read_collections()}
+    assert len(read_collections()) == 4
