@@ -9,16 +9,19 @@ AIRFLOW_BIN := .venv-airflow/bin
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
+# pip 23 stops where two packages write one extra in two ways (lxml[html_clean], lxml[html-clean])
 setup: $(BIN)/.complete ## the full developer environment in .venv
 
 $(BIN)/.complete: pyproject.toml requirements.lock
 	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check 'pip>=24'
 	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[core,spark,beam,extractor,train,dev]'
 	@touch $@
 
 $(DEMO_BIN)/.complete: pyproject.toml requirements.lock
 	$(PYTHON) -m venv .venv-demo
+	$(DEMO_BIN)/pip install --quiet --disable-pip-version-check 'pip>=24'
 	$(DEMO_BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[core]'
 	@touch $@
 
