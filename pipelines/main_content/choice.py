@@ -70,7 +70,7 @@ def choose(blocks: np.ndarray, nodes: np.ndarray, p: np.ndarray, mode: int) -> n
 
 @numba.njit(nogil=True, cache=True)
 def complete_rows(blocks: np.ndarray, nodes: np.ndarray, chosen: np.ndarray) -> None:
-    """Choose all of a short table row of which at least half of the words are chosen, so that no label lacks its value.
+    """Choose all of a short table row of which at least half of the cells are chosen, so that no label lacks its value.
 
     A short row has up to `ROW_WORDS` words and no cell with two blocks.
     """
@@ -84,9 +84,9 @@ def complete_rows(blocks: np.ndarray, nodes: np.ndarray, chosen: np.ndarray) -> 
         while last < len(blocks) and row_of[blocks[last, s.NODE]] == row:
             is_short = is_short and (last == first or blocks[last, s.NODE] != blocks[last - 1, s.NODE])
             words += blocks[last, s.WORDS]
-            taken += blocks[last, s.WORDS] if chosen[last] else 0
+            taken += chosen[last]
             last += 1
-        if row > 0 and is_short and words <= ROW_WORDS and 2 * taken >= words:
+        if row > 0 and is_short and words <= ROW_WORDS and 2 * taken >= last - first:
             chosen[first:last] = True
         first = last
 

@@ -120,6 +120,8 @@ def _look_around(nodes: np.ndarray, node: int, is_layout: np.ndarray, around: np
         elif tag == t.PRE or tag == t.LISTING:
             around[CODE] = node
         node = nodes[node, s.PARENT]
+    if around[CODE] > 0:
+        around[ROW] = 0  # code has lines of its own, in a cell too
     if around[ITEM] > 0 and around[LIST] == 0:
         around[LIST] = nodes[around[ITEM], s.PARENT]
         around[DEPTH] = 1
