@@ -38,6 +38,7 @@ PACKAGES = (
         "brotli",
         "chardetng-py",
         "datatrove",
+        "deflate",
         "gigatoken",
         "lxml",
         "lxml-html-clean",

@@ -49,11 +49,13 @@ the elements around it, itself too, as bits of `tags.ANCESTORS`."""
 (
     SIZE, NUM_BLOCKS, NUM_NODES, DEPTH, OPEN, PENDING, IN_WORD, IN_LINK, IN_BOLD, IN_PRE, ELEMENTS, DEEPEST, ATTRIBUTES,
     STEPS, OVERFLOW, SEEN_IMAGES, HEADLINE, STATUS, INDENT, LONG_ASIDES,
-) = range(20)  # fmt: skip
-TITLE_SPAN, LANGUAGE_SPAN, META_TITLE_SPAN, PUBLISHED_SPAN, LOCALE_SPAN, TIME_SPAN = range(20, 32, 2)
-STATE_SIZE = 32
+    UNENDED,
+) = range(21)  # fmt: skip
+TITLE_SPAN, LANGUAGE_SPAN, META_TITLE_SPAN, PUBLISHED_SPAN, LOCALE_SPAN, TIME_SPAN = range(21, 33, 2)
+STATE_SIZE = 33
 """State of a scan (int64). A span is two places in the page, start and end, -1 where there is none. HEADLINE is the
-block of the first h1 or -1, INDENT the white space before the first character of a line of `pre`."""
+block of the first h1 or -1, INDENT the white space before the first character of a line of `pre`, UNENDED the raw
+elements, as bits, that nothing ends: browsers end these in other ways, so their content is text."""
 FULL = 1
 MAX_ASIDE, MAX_LONG_ASIDES = 1024, 64
 """Bytes of an element of `tags.ASIDE_NAMES`, and how many longer ones are met before they are no more looked for."""
@@ -604,7 +606,12 @@ def _start_tag(
     elif tag == t.SVG and data[at - 2] == 0x2F:
         return at
     elif t.FIRST_RAW <= tag < t.END_RAW:
+        if state[UNENDED] >> (tag - t.FIRST_RAW) & 1:
+            return at
         stop = skip_raw_text(data, at, key)
+        if stop == len(data) and tag in (t.SVG, t.SELECT, t.NOSCRIPT, t.TEMPLATE):
+            state[UNENDED] |= 1 << (tag - t.FIRST_RAW)  # nor will there be an end tag later on
+            return at
         if tag == t.TITLE:
             _keep_span(state, TITLE_SPAN, at, stop)
         return stop

@@ -37,7 +37,7 @@ UL, OL, DL, MENU, DIR = (TAG[name] for name in ("ul", "ol", "dl", "menu", "dir")
 TABLE, CAPTION, BUTTON = TAG["table"], TAG["caption"], TAG["button"]
 H1, H6, PRE, LISTING, BLOCKQUOTE = TAG["h1"], TAG["h6"], TAG["pre"], TAG["listing"], TAG["blockquote"]
 FIGCAPTION, DIV = TAG["figcaption"], TAG["div"]
-TITLE, SVG = TAG["title"], TAG["svg"]
+TITLE, SVG, SELECT, NOSCRIPT, TEMPLATE = (TAG[name] for name in ("title", "svg", "select", "noscript", "template"))
 A, B, STRONG, BR, HR, HTML, BODY, META, IMG, TIME, PLAINTEXT = (
     TAG[name] for name in ("a", "b", "strong", "br", "hr", "html", "body", "meta", "img", "time", "plaintext")
 )

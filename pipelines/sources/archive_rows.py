@@ -88,7 +88,7 @@ def read_rows(
                 account.gap(gap, event.disk)
             if row is not None:
                 account.seen += 1
-                if batches.add(row):
+                if batches.add(row, min(event.block_size, max_block) if isinstance(event, Record) else 0):
                     yield batches.take()
     if left:
         account.gap("limit", left)
@@ -228,7 +228,7 @@ def _offset(parts: tuple[str | None, ...]) -> timedelta:
 
 
 class ArchiveBatches:
-    """Gathers rows column by column. A batch is full by the rows or by the bytes of content and text that are in it."""
+    """Gathers rows column by column. A batch is full by its rows, or by the bytes of the records that they are from."""
 
     def __init__(self, adds: pa.Schema, limits: BatchLimits) -> None:
         """Build batches of core + `adds`."""
@@ -241,17 +241,17 @@ class ArchiveBatches:
         """Return the number of rows that wait."""
         return len(self._rows)
 
-    def add(self, row: Row) -> bool:
-        """Add a row, copying its content; whether a batch should be taken now."""
+    def add(self, row: Row, num_bytes: int) -> bool:
+        """Add a row, copying its content; whether a batch should be taken now.
+
+        `num_bytes` is the record's block, whose headers and links a row may hold beside content and text.
+        """
         content = row.pop("content", None)
         if content is not None:
             self._append(content)
-            self._num_bytes += len(content)
         self._has_content.append(content is not None)
         self._stops.append(self._used)
-        text = row.get("text")
-        if text:
-            self._num_bytes += len(text)
+        self._num_bytes += max(num_bytes, len(content or b"") + len(row.get("text") or ""))
         self._rows.append(tuple(map(row.get, self._names)))
         return len(self._rows) >= self._limits.max_rows or self._num_bytes >= self._limits.max_bytes
 

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import pyarrow as pa
+import xxhash
 
 from pipelines.errors import RecipeError
 from pipelines.sources.archive import Gap, Origin, Record, read_origin
@@ -196,18 +197,21 @@ class CommonCrawl:
 
 
 class _Revisits:
-    """Finds out which revisits refer to a capture of the same file, whichever of both comes first."""
+    """Finds out which revisits refer to a capture of the same file, whichever of both comes first.
+
+    Names are kept as digests: headers may be long, and a file has millions of captures.
+    """
 
     def __init__(self) -> None:
-        self._captures: list[tuple[str | None, ...]] = []
-        self._revisits: list[tuple[tuple[str | None, ...], int]] = []
+        self._captures: set[bytes] = set()
+        self._revisits: list[tuple[list[bytes], int]] = []
 
     def see(self, record: Record, gap: str | None) -> None:
         """Note a capture, which is a record and no gap, or a readable revisit, which is a gap."""
         get = record.header.fields.get
         if gap is None:
-            self._captures.append(
-                (get("warc-record-id"), get("warc-target-uri"), get("warc-date"), get("warc-payload-digest"))
+            self._captures.update(
+                _names(get("warc-record-id"), get("warc-target-uri"), get("warc-date"), get("warc-payload-digest"))
             )
         elif gap == "revisit":
             names = (
@@ -216,23 +220,22 @@ class _Revisits:
                 get("warc-refers-to-date"),
                 get("warc-payload-digest"),
             )
-            self._revisits.append((names, record.disk))
+            self._revisits.append((_names(*names), record.disk))
 
     def settle(self, account: RawAccount) -> None:
         """Count the revisits apart."""
         if not self._revisits:
             return
         del account.gaps["revisit"]
-        captures = {name for capture in self._captures for name in _names(*capture)}
         for names, num_bytes in self._revisits:
-            elsewhere = captures.isdisjoint(_names(*names))
+            elsewhere = self._captures.isdisjoint(names)
             account.gap("revisit.other_file" if elsewhere else "revisit.same_file", num_bytes)
 
 
-def _names(record_id: str | None, uri: str | None, date: str | None, digest: str | None) -> list[str]:
-    """Return what a capture can be referred to by: its id, its address with its time, the digest of its payload."""
+def _names(record_id: str | None, uri: str | None, date: str | None, digest: str | None) -> list[bytes]:
+    """Return what a capture is referred to by: digests of its id, of address and time, of its payload's digest."""
     capture = f"{bare(uri)} {date}" if uri and date else ""
-    return [name for name in (bare(record_id or ""), capture, digest) if name]
+    return [xxhash.xxh3_128_digest(name) for name in (bare(record_id or ""), capture, digest) if name]
 
 
 def _may_be_http(header: RecordHeader) -> bool:

@@ -281,7 +281,7 @@ class Container:
         if not self._is_sound or offset == self._latest[0] or offset == self._vain:
             return None
         window, place = self.raw.window(offset, _WHOLE)
-        decoded = self._decoder.decode(window, place)
+        decoded = self._decoder.decode(window, place, _WHOLE)
         if decoded is None:
             self._vain = offset
             return None

@@ -125,17 +125,18 @@ class WholeMembers:
             raise MemoryError("libdeflate could not allocate a decompressor")
         weakref.finalize(self, self._library.libdeflate_free_decompressor, self._decoder)
 
-    def decode(self, data: bytes, start: int) -> tuple[memoryview, int] | None:
+    def decode(self, data: bytes, start: int, most: int) -> tuple[memoryview, int] | None:
         """Return what the member at `start` decodes to, which is there until the next is decoded, and where it ends.
 
-        None where it is not whole in `data`, damaged, of a wrong sum, larger than the capacity, or no member at all;
-        and always on a platform for which there is no libdeflate.
+        None where it is not whole in `data` and in `most` bytes, damaged, of a wrong sum, larger than the
+        capacity, or no member at all; and always on a platform for which there is no libdeflate.
         """
         if self._library is None or not _has_usual_header(data, start):
             return None
         if data is not self._data:
             self._data, self._address = data, ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0
-        if self._decompress(self._decoder, self._address + start, len(data) - start, *self._out):
+        size = min(len(data) - start, most)
+        if self._decompress(self._decoder, self._address + start, size, *self._out):
             return None
         return self._view[: self._made.value], start + self._taken.value
 

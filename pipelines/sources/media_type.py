@@ -175,8 +175,8 @@ def _json(head: bytes, data: bytes | memoryview, declared: str) -> str | None:
     """Return JSON's type for what is whole JSON, an object or a list, and called HTML or nothing at all."""
     if declared == TEXT or not _JSON_START.match(head):
         return None
-    if len(data) > MAX_PARSED_JSON:
-        return "application/json"
+    if len(data) > MAX_PARSED_JSON:  # its beginning says so, if its end does not contradict
+        return "application/json" if bytes(data[-64:]).rstrip()[-1:] in (b"]", b"}") else None
     try:
         orjson.loads(data)
     except orjson.JSONDecodeError:

@@ -57,6 +57,8 @@ LINKS = pa.list_(
         ]
     )
 )
+MAX_LINKS = 50_000
+"""Links of one page that are kept; `damage` says where there were more. Pages as people make them have hundreds."""
 _LISTED = (("Links", None), ("Head", "Link"), ("Head", "Scripts"))
 """Where links stand in the metadata of HTML."""
 _META_NAMES = ("name", "property", "http-equiv", "itemprop")
@@ -152,7 +154,11 @@ class Wat:
         captured = parse_date(_text(_child(envelope, "WARC-Header-Metadata").get("WARC-Date")) or "")
         row["date"] = captured or row["date"]
         row["refers_to"] = bare(record.header.fields.get("warc-refers-to", "")) or None
-        return Judged(row | _container_columns(container) | _message_columns(envelope), None)
+        columns = _container_columns(container) | _message_columns(envelope)
+        if len(columns["links"]) > MAX_LINKS:
+            columns["links"] = columns["links"][:MAX_LINKS]
+            row["damage"] = ",".join(filter(None, (row.get("damage"), "links_cut")))
+        return Judged(row | columns, None)
 
 
 def _captured_type(envelope: dict[str, Any]) -> str:
@@ -220,7 +226,7 @@ def _links(html: dict[str, Any]) -> list[Row]:
         listed = html.get(outer) if inner is None else _child(html, outer).get(inner)
         for link in _objects(listed):
             url = _text(link.get("url")) or _text(link.get("href"))  # of style sheets, as the writer has it
-            if url:
+            if url and len(found) <= MAX_LINKS:
                 text = _text(link.get("text")) or _text(link.get("alt"))
                 found.append({"url": url, "path": _text(link.get("path")), "text": text, "rel": _text(link.get("rel"))})
     return found

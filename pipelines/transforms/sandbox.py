@@ -201,7 +201,7 @@ class _Child:
     def _status(self) -> int:
         """Return the exit status of a child that has closed its pipe, or says more than it can have to say."""
         try:
-            return self._process.wait(timeout=1)
+            return self._process.wait(timeout=30)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

@@ -422,3 +422,9 @@ def test_two_threads_with_a_scanner_each_do_not_disturb_each_other() -> None:
     for thread in threads:
         thread.join()
     assert found == [[True] * 20] * 2
+
+
+@pytest.mark.parametrize("start", ["<svg><path>", "<select><option>", "<noscript>", "<template>"])
+def test_raw_elements_that_nothing_ends_do_not_swallow_the_page(start: str) -> None:
+    assert "the article" in texts_of(scanned(start + "<p>the article</p>" + start))
+    assert texts_of(scanned("<script>lost<p>lost too")) == []

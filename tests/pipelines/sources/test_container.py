@@ -20,7 +20,7 @@ needs_data = pytest.mark.skipif(not WARCS, reason="no shared data")
 @pytest.fixture
 def carefully(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Take the careful way always, as where there is no libdeflate; undone by `undo`."""
-    monkeypatch.setattr(WholeMembers, "decode", lambda self, data, start: None)
+    monkeypatch.setattr(WholeMembers, "decode", lambda self, data, start, most: None)
     return monkeypatch
 
 

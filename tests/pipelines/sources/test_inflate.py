@@ -65,27 +65,28 @@ def test_sound_members_in_one_step() -> None:
     members = [gzip.compress(plain, level, mtime=0) for plain, level in ((b"one", 0), (b"", 6), (b"three" * 50_000, 9))]
     data, decoder, position, found = b"".join(members) + b"tail", WholeMembers(300_000), 0, []
     for _ in members:
-        plain, position = decoder.decode(data, position)
+        plain, position = decoder.decode(data, position, 1 << 20)
         found.append(bytes(plain))
     assert found == [b"one", b"", b"three" * 50_000]
     assert position == len(data) - 4
-    assert decoder.decode(data, position) is None
-    assert decoder.decode(data, len(data)) is None
+    assert decoder.decode(data, position, 1 << 20) is None
+    assert decoder.decode(data, len(data), 1 << 20) is None
 
 
 def test_what_is_not_sound_goes_the_careful_way() -> None:
     pytest.importorskip("deflate")
     plain = random.Random(3).randbytes(5000)
     data, decoder = gzip.compress(plain, mtime=0), WholeMembers(5000)
-    assert decoder.decode(data, 0) is not None
-    assert WholeMembers(4999).decode(data, 0) is None  # too large
+    assert decoder.decode(data, 0, 1 << 20) is not None
+    assert WholeMembers(4999).decode(data, 0, 1 << 20) is None  # too large
     for cut in range(len(data)):
-        assert decoder.decode(data[:cut], 0) is None
+        assert decoder.decode(data[:cut], 0, 1 << 20) is None
     for place in range(len(data)):
         if place not in (3, 4, 5, 6, 7, 8, 9):  # flags, time, effort and system, which no sum covers
             wrong = bytearray(data)
             wrong[place] ^= 4
-            assert decoder.decode(bytes(wrong), 0) is None
+            assert decoder.decode(bytes(wrong), 0, 1 << 20) is None
     named = data[:3] + b"\x08" + data[4:10] + b"name\0" + data[10:]
     assert gzip.decompress(named) == plain
-    assert decoder.decode(named, 0) is None  # a name has no end that is near for sure
+    assert decoder.decode(data, 0, len(data) - 1) is None  # the limit is what counts, not what happens to be in memory
+    assert decoder.decode(named, 0, 1 << 20) is None  # a name has no end that is near for sure

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.errors import RecipeError
-from pipelines.sources.source import content_hash, doc_id
-from pipelines.sources.wat import Wat
+from pipelines.sources.source import BatchLimits, RawAccount, content_hash, doc_id
+from pipelines.sources.wat import MAX_LINKS, Wat
+from pipelines.storage.local import LocalStorage
 
 needs_data = pytest.mark.skipif(not SHARED.exists(), reason="no shared data")
 SOURCE = Wat("wat", ("*",))
@@ -218,3 +219,22 @@ def test_fragments_of_common_crawl(read_all):
     broken = [row for row in rows if row["verdict"] is not None]
     assert [row["verdict"]["reason"] for row in broken] == ["json"]
     assert sum(account.gaps.get("metadata", [0, 0])[0] for account in accounts) == 1
+
+
+def test_links_without_end_are_cut_and_that_is_noted(read_all, tmp_path):
+    links = [{"path": "A@/href", "url": f"/{number}"} for number in range(MAX_LINKS + 1)]
+    row = one(read_all, tmp_path, wat(message({"Links": links}), "WARC-Record-ID: <urn:1>"))
+    assert (len(row["links"]), row["damage"]) == (MAX_LINKS, "links_cut")
+    row = one(read_all, tmp_path, wat(message({"Links": links[1:]}), "WARC-Record-ID: <urn:1>"))
+    assert (len(row["links"]), row["damage"]) == (MAX_LINKS, None)
+
+
+def test_a_batch_is_full_by_the_records_that_its_rows_are_from(tmp_path):
+    """Links and headers weigh too: three records of 40 kB of links do not wait for 1,024 rows."""
+    links = [{"path": "A@/href", "url": f"/{number}"} for number in range(1_000)]
+    data = wat(message({"Links": links}), "WARC-Record-ID: <urn:1>")
+    (tmp_path / "a.wat").write_bytes(data * 3)
+    storage = LocalStorage(tmp_path)
+    (split,) = SOURCE.splits(storage)
+    batches = list(SOURCE.read(split, storage, BatchLimits(max_bytes=len(data)), RawAccount()))
+    assert [batch.num_rows for batch in batches] == [2, 1]
