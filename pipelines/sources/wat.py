@@ -221,7 +221,7 @@ def _meta(tags: object) -> list[Row]:
 
 def _links(html: dict[str, Any]) -> list[Row]:
     """Return every link of a page that has an address."""
-    found = []
+    found: list[Row] = []
     for outer, inner in _LISTED:
         listed = html.get(outer) if inner is None else _child(html, outer).get(inner)
         for link in _objects(listed):
