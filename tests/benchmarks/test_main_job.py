@@ -131,7 +131,7 @@ def test_every_stage_and_item_is_there(report):
         }  # fmt: skip
         items = {item for _, item, _ in run["spans"]}
         wrapped = {item for *_, item in main_job.wrapped_calls()}
-        assert wrapped - items == {"read table", "read wat"}, "calls that never ran: the recipe lacks only these readers"
+        assert wrapped - items == {"read table", "read wat"}, "calls that never ran: the recipe lacks these readers"
         assert run["bound_by"] in items
 
 
