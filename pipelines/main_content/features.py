@@ -1,4 +1,4 @@
-"""What the block classifier looks at: about 170 numbers for each block of a page, all integers or quotients of them.
+"""What the block classifier looks at: 160 numbers for each block of a page, all integers or quotients of them.
 
 Trees do not care for scale, so no logarithms are taken: IEEE additions, multiplications and divisions in a fixed order
 give the same numbers on every machine. Sums over any node come from running sums over blocks (see `scan.py`); so the

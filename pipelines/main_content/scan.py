@@ -88,6 +88,11 @@ IS_META_TITLE, IS_PUBLISHED, IS_LOCALE = 1, 2, 3
 FOUND_SIZE = 6
 """What the attributes of one tag say (int64)."""
 
+_TABLE_BOUNDARIES = 1 << t.TABLE
+_ROW_BOUNDARIES = _TABLE_BOUNDARIES | 1 << t.TR
+_LIST_BOUNDARIES = sum(1 << tag for tag in (t.UL, t.OL, t.MENU, t.DIR, t.DL, t.TD, t.TH, t.TABLE, t.CAPTION))
+"""What a row, a cell and an item never end beyond (bits of tags; those of nodes are below 64)."""
+
 _PRIME = t.FNV_PRIME
 _HIDDEN_MASK = 1 << HIDDEN_BIT
 _SMALL_TABLE = 256
@@ -655,7 +660,7 @@ def _other_start(
         _close_block(text, blocks, state)
     elif tag in (t.TBODY, t.THEAD, t.TFOOT):
         _close_block(text, blocks, state)
-        _close_within_table(t.TR, t.TR, nodes, stack, open_counts, state)
+        _close_innermost(t.TR, t.TR, _TABLE_BOUNDARIES, nodes, stack, open_counts, state)
     elif tag == t.META and found[FOUND_VALUE_END] > found[FOUND_VALUE]:
         start, stop = found[FOUND_VALUE], found[FOUND_VALUE_END]
         if found[FOUND_META] == IS_META_TITLE:
@@ -750,15 +755,15 @@ def _pop_through(place: int, nodes: np.ndarray, stack: np.ndarray, open_counts: 
 def _imply_ends(tag: int, nodes: np.ndarray, stack: np.ndarray, open_counts: np.ndarray, state: np.ndarray) -> None:
     """End the elements that a start tag ends without an end tag of their own."""
     if tag == t.TD or tag == t.TH:
-        _close_within_table(t.TD, t.TH, nodes, stack, open_counts, state)
+        _close_innermost(t.TD, t.TH, _ROW_BOUNDARIES, nodes, stack, open_counts, state)
         return
     if tag == t.TR:
-        _close_within_table(t.TR, t.TR, nodes, stack, open_counts, state)
+        _close_innermost(t.TR, t.TR, _TABLE_BOUNDARIES, nodes, stack, open_counts, state)
         return
     if tag == t.LI:
-        _close_within_list(t.LI, t.LI, nodes, stack, open_counts, state)
+        _close_innermost(t.LI, t.LI, _LIST_BOUNDARIES, nodes, stack, open_counts, state)
     elif tag == t.DT or tag == t.DD:
-        _close_within_list(t.DT, t.DD, nodes, stack, open_counts, state)
+        _close_innermost(t.DT, t.DD, _LIST_BOUNDARIES, nodes, stack, open_counts, state)
     if open_counts[t.P] and tag != t.BUTTON and tag != t.CUSTOM:
         place = _innermost(t.P, 0, nodes, stack, state)
         if place >= 0:
@@ -769,10 +774,11 @@ def _imply_ends(tag: int, nodes: np.ndarray, stack: np.ndarray, open_counts: np.
 
 
 @numba.njit(nogil=True, cache=True)
-def _close_within_table(
-    first: int, second: int, nodes: np.ndarray, stack: np.ndarray, open_counts: np.ndarray, state: np.ndarray
-) -> None:
-    """End the innermost open element of either tag, unless a table (or, for cells, a row) begins inside of it."""
+def _close_innermost(
+    first: int, second: int, boundaries: int, nodes: np.ndarray, stack: np.ndarray, open_counts: np.ndarray,
+    state: np.ndarray,
+) -> None:  # fmt: skip
+    """End the innermost open element of either tag, unless one of `boundaries` (bits of tags) begins inside of it."""
     if open_counts[first] + open_counts[second] == 0:
         return
     for place in range(state[DEPTH] - 1, 0, -1):
@@ -781,24 +787,7 @@ def _close_within_table(
         if tag in (first, second):
             _pop_through(place, nodes, stack, open_counts, state)
             return
-        if tag == t.TABLE or (tag == t.TR and first != t.TR):
-            return
-
-
-@numba.njit(nogil=True, cache=True)
-def _close_within_list(
-    first: int, second: int, nodes: np.ndarray, stack: np.ndarray, open_counts: np.ndarray, state: np.ndarray
-) -> None:
-    """End the innermost open item of either tag, unless a list or a table cell begins inside of it."""
-    if open_counts[first] + open_counts[second] == 0:
-        return
-    for place in range(state[DEPTH] - 1, 0, -1):
-        state[STEPS] += 1
-        tag = nodes[stack[place, 0], TAG]
-        if tag in (first, second):
-            _pop_through(place, nodes, stack, open_counts, state)
-            return
-        if tag in (t.UL, t.OL, t.MENU, t.DIR, t.DL) or _is_cell(tag):
+        if (boundaries >> tag) & 1:
             return
 
 

@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import chain
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
 import xxhash
 
-from pipelines.errors import HeadraceError
+from pipelines.errors import HeadraceError, RecipeError
 from pipelines.schema import CORE
 from pipelines.sources.archive import Gap, Origin, Record, read_archive
 from pipelines.sources.record_header import RecordHeader
@@ -50,6 +50,31 @@ _WARC_DATE = re.compile(
 )
 _ARC_DATE = re.compile(r"(\d{4})(\d\d)(\d\d)(?:(\d\d)(\d\d)(?:(\d\d)\d*)?)?")
 _USUAL_HOST = re.compile(r"https?://([a-z0-9.-]+)(?::\d{0,5})?(?=[/?#]|\Z)", re.ASCII)
+
+
+class ArchiveSource(Protocol):
+    """The fields that all sources of archives have."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def include(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def max_record_bytes(self) -> int: ...  # noqa: D102
+    @property
+    def limit(self) -> int | None: ...  # noqa: D102
+
+
+def check_fields(source: ArchiveSource, *, example: str, most: int, usual: int) -> None:
+    """Check these fields; `most` and `usual` are of `max_record_bytes`. Raises `RecipeError`."""
+    if not source.include:
+        raise RecipeError(f"source {source.name}: include is empty\nhint: name files, for example {example}")
+    if not 0 < source.max_record_bytes <= most:
+        raise RecipeError(
+            f"source {source.name}: max_record_bytes is {source.max_record_bytes}\nhint: 1 to {most}, usual {usual}"
+        )
+    if source.limit is not None and source.limit < 1:
+        raise RecipeError(f"source {source.name}: limit is {source.limit}\nhint: at least 1, or leave it out")
 
 
 class Judged(NamedTuple):

@@ -19,7 +19,6 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import xxhash
 
-from pipelines.errors import RecipeError
 from pipelines.sources.archive import Gap, Origin, Record, read_origin
 from pipelines.sources.archive_rows import (
     ArchiveBatches,
@@ -27,6 +26,7 @@ from pipelines.sources.archive_rows import (
     Row,
     RowMaker,
     bare,
+    check_fields,
     envelope_of,
     naming,
     problem_of,
@@ -82,14 +82,7 @@ class CommonCrawl:
 
     def __post_init__(self) -> None:
         """Check the fields. Raises `RecipeError`."""
-        if not self.include:
-            raise RecipeError(f"source {self.name}: include is empty\nhint: name files, for example **/*.warc.gz")
-        if not 0 < self.max_record_bytes <= 1 << 30:
-            raise RecipeError(
-                f"source {self.name}: max_record_bytes is {self.max_record_bytes}\nhint: 1 to {1 << 30}, usual 16777216"
-            )
-        if self.limit is not None and self.limit < 1:
-            raise RecipeError(f"source {self.name}: limit is {self.limit}\nhint: at least 1, or leave it out")
+        check_fields(self, example="**/*.warc.gz", most=1 << 30, usual=16777216)
 
     def splits(self, storage: ReadStorage) -> list[Split]:
         """Return one split for each file, ordered by path."""

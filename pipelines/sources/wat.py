@@ -23,7 +23,6 @@ from typing import Any, ClassVar
 import orjson
 import pyarrow as pa
 
-from pipelines.errors import RecipeError
 from pipelines.sources.archive import Gap, Record
 from pipelines.sources.archive_rows import (
     ENVELOPES,
@@ -32,6 +31,7 @@ from pipelines.sources.archive_rows import (
     Row,
     RowMaker,
     bare,
+    check_fields,
     envelope_of,
     parse_date,
     problem_of,
@@ -93,14 +93,7 @@ class Wat:
 
     def __post_init__(self) -> None:
         """Check the fields. Raises `RecipeError`."""
-        if not self.include:
-            raise RecipeError(f"source {self.name}: include is empty\nhint: name files, for example **/*.warc.wat.gz")
-        if not 0 < self.max_record_bytes <= 64 << 20:
-            raise RecipeError(
-                f"source {self.name}: max_record_bytes is {self.max_record_bytes}\nhint: 1 to {64 << 20}, usual 8388608"
-            )
-        if self.limit is not None and self.limit < 1:
-            raise RecipeError(f"source {self.name}: limit is {self.limit}\nhint: at least 1, or leave it out")
+        check_fields(self, example="**/*.warc.wat.gz", most=64 << 20, usual=8388608)
 
     def splits(self, storage: ReadStorage) -> list[Split]:
         """Return one split for each file, ordered by path."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import xxhash
 
 from pipelines.main_content.features import CONTEXT, FEATURES, add_context
 from pipelines.main_content.training.examples import Example
@@ -36,8 +37,6 @@ PARAMETERS: dict[str, Any] = {
 
 def fold_of_site(site: str, folds: int, seed: int) -> int:
     """Return the fold of a site: a hash, so that it never changes as pages are added."""
-    import xxhash
-
     return xxhash.xxh3_64_intdigest(site.encode(), seed=seed) % folds
 
 

@@ -4,8 +4,7 @@
   is believed only if one of ours gives nearly the same. The weight is the collection's.
 - `snippets`: the page has snippets that the text must and must not hold, and they may be used: the tool whose text has
   the best snippet score; equally good ones are told apart by agreement.
-- `consensus`: the tool whose text has the highest mean F1 to those of the others. The page's weight is that mean, much
-  reduced.
+- `consensus`: the tool whose text has the highest mean F1 to those of the others. The page's weight is that mean.
 
 `seconds` are the texts of the other tools that differ from the label: a block on which they disagree with it deserves
 half the weight. Pages with snippets are halved by the hash of their site: snippets choose labels in one half and are
