@@ -37,8 +37,12 @@ class Transform(Protocol):
     """The word that the recipe, the ledger and the rejects use."""
     version: ClassVar[int]
     """Raised whenever the same fields give other results: part of the fingerprint."""
-    adds: ClassVar[pa.Schema]
-    """Columns that this transform adds."""
+
+    @property
+    def adds(self) -> pa.Schema:
+        """Columns that this transform adds (a class variable where no field decides about them)."""
+        ...
+
     drops: ClassVar[tuple[str, ...]]
     """Columns that it drops."""
 

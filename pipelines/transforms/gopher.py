@@ -32,7 +32,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.transform import EMPTY_SCHEMA, Evidence, set_verdict, verdicts
+from pipelines.transforms.rules import RATIO, Rule, RuleFilter, check_at_most, check_thresholds
 from pipelines.transforms.words import (
     LETTER,
     LINE_BREAK,
@@ -49,9 +49,6 @@ STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 """The published list; at most 63 words of at most 7 ASCII letters, so that a word is one integer to the kernel."""
 
 KEY_MASK = (1 << 56) - 1
-
-RATIO = 10_000
-"""Ratios are written in 1/10,000: 1000 is 0.1."""
 
 (
     WORDS,
@@ -72,79 +69,43 @@ NUM_STATISTICS = 11
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Rule:
-    """`numerator / denominator` is at least or at most `limit / scale`; no denominator = a plain count."""
-
-    name: str
-    numerator: int
-    denominator: int | None
-    at_least: bool
-    limit: int
-    scale: int = 1
-
-    def passed(self, stats: np.ndarray) -> np.ndarray:
-        """Return which rows pass, bool, shape (rows,). `0 / 0` passes every rule that has a denominator."""
-        measured = stats[:, self.numerator] * self.scale
-        allowed = self.limit * (1 if self.denominator is None else stats[:, self.denominator])
-        return measured >= allowed if self.at_least else measured <= allowed
-
-    def value(self, row: np.ndarray) -> str:
-        """Return what was measured, exactly: "41" or "12/40"."""
-        return str(row[self.numerator]) + ("" if self.denominator is None else f"/{row[self.denominator]}")
-
-    @property
-    def threshold(self) -> str:
-        """What is allowed: ">= 50", "<= 0.1"."""
-        whole, part = divmod(self.limit, self.scale)
-        decimals = f".{part:0{len(str(self.scale)) - 1}d}".rstrip("0") if part else ""
-        return f"{'>=' if self.at_least else '<='} {whole}{decimals}"
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class GopherQuality:
+class GopherQuality(RuleFilter):
     """Drops documents that break a Gopher quality rule; the first broken one, in the order of `rules`, is the reason.
 
-    Counts and lengths are integers, ratios are in 1/10,000. The stop word rule is about English: it applies to rows
-    whose `language` is listed or null (nobody looked); `min_stop_words: 0` switches it off.
+    Counts and lengths are integers, ratios are in 1/10,000; null switches a rule off. The stop word rule is about
+    English: it applies to rows whose `language` is listed or null (nobody looked).
     """
 
     name: ClassVar[str] = "gopher_quality"
     version: ClassVar[int] = 1
-    adds: ClassVar[pa.Schema] = EMPTY_SCHEMA
-    drops: ClassVar[tuple[str, ...]] = ()
 
-    min_words: int = 50
+    min_words: int | None = 50
     """Plain words."""
-    max_words: int = 100_000
-    min_mean_word_length: int = 3
+    max_words: int | None = 100_000
+    min_mean_word_length: int | None = 3
     """Code points."""
-    max_mean_word_length: int = 10
-    max_hashes: int = 1_000
+    max_mean_word_length: int | None = 10
+    max_hashes: int | None = 1_000
     """"#" for every word, in 1/10,000."""
-    max_ellipses: int = 1_000
+    max_ellipses: int | None = 1_000
     """Ellipses for every word, in 1/10,000."""
-    max_bullet_lines: int = 9_000
+    max_bullet_lines: int | None = 9_000
     """In 1/10,000 of the lines."""
-    max_ellipsis_lines: int = 3_000
+    max_ellipsis_lines: int | None = 3_000
     """In 1/10,000 of the lines."""
-    min_alphabetic_words: int = 8_000
+    min_alphabetic_words: int | None = 8_000
     """Words that hold a letter, in 1/10,000 of the words."""
-    min_stop_words: int = 2
+    min_stop_words: int | None = 2
     stop_word_languages: tuple[str, ...] = ("en",)
 
     def __post_init__(self) -> None:
         """Refuse thresholds that no document or every document meets by mistake."""
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.name != "stop_word_languages" and (type(value) is not int or value < 0):
-                raise ValueError(f"{field.name}: {value!r} is no threshold\nhint: give a whole number from 0 up")
-        for field_name in ("max_bullet_lines", "max_ellipsis_lines", "min_alphabetic_words"):
-            _check_at_most(field_name, getattr(self, field_name), RATIO, "a ratio is given in 1/10,000")
-        _check_at_most("min_words", self.min_words, self.max_words, "it is more than max_words")
-        _check_at_most(
-            "min_mean_word_length", self.min_mean_word_length, self.max_mean_word_length, "it is more than the maximum"
+        check_thresholds(
+            self,
+            ratios=("max_bullet_lines", "max_ellipsis_lines", "min_alphabetic_words"),
+            ordered=(("min_words", "max_words"), ("min_mean_word_length", "max_mean_word_length")),
         )
-        _check_at_most("min_stop_words", self.min_stop_words, len(STOP_WORDS), "there are no more stop words")
+        check_at_most("min_stop_words", self.min_stop_words, len(STOP_WORDS), "there are no more stop words")
 
     @property
     def rules(self) -> tuple[Rule, ...]:
@@ -162,48 +123,22 @@ class GopherQuality:
             Rule("min_stop_words", DISTINCT_STOP_WORDS, None, True, self.min_stop_words),
         )
 
-    def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Set the verdict of rows that break a rule."""
-        rules, stats, passed = self._judge(batch)
-        broken: np.ndarray = ~np.all(passed, axis=1)
-        firsts = np.argmin(passed[broken], axis=1)
-        reasons: list[str | None] = []
-        values: list[str | None] = []
-        thresholds: list[str | None] = []
-        for first, row in zip(firsts, stats[broken], strict=True):
-            reasons.append(f"{self.name}.{rules[first].name}")
-            values.append(rules[first].value(row))
-            thresholds.append(rules[first].threshold)
-        return set_verdict(batch, verdicts(broken, reasons, values, thresholds, "dropped"))
-
-    def evidence(self, batch: pa.RecordBatch) -> list[list[Evidence]]:
-        """Return every rule's measurement for every row, from the statistics that decide the verdict."""
-        rules, stats, passed = self._judge(batch)
-        return [
-            [
-                Evidence(f"{self.name}.{rule.name}", rule.value(row), rule.threshold, bool(ok))
-                for rule, ok in zip(rules, oks, strict=True)
-            ]
-            for row, oks in zip(stats, passed, strict=True)
-        ]
-
-    def _judge(self, batch: pa.RecordBatch) -> tuple[tuple[Rule, ...], np.ndarray, np.ndarray]:
-        """Return the rules, the statistics of every row, and which rules each row passes, bool (rows, rules)."""
-        rules, stats = self.rules, statistics(batch.column("text"))
+    def measured(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, np.ndarray]:
+        """Count; texts that are mostly in scripts without spaces have no word lengths."""
+        stats = statistics(batch.column("text"))
         unspaced = stats[:, SPACED_WORDS] * 2 < stats[:, PLAIN_WORDS]
         stats[unspaced, SPACED_WORDS] = stats[unspaced, CHARACTERS] = 0
-        passed = np.stack([rule.passed(stats) for rule in rules], axis=1)
-        passed[:, -1] |= ~self._has_stop_word_rule(batch.column("language"))
-        return rules, stats, passed
+        return batch, stats
+
+    def applies(self, batch: pa.RecordBatch) -> np.ndarray:
+        """The stop words are about some languages."""
+        applies = np.ones((batch.num_rows, len(self.rules)), bool)
+        applies[:, -1] = self._has_stop_word_rule(batch.column("language"))
+        return applies
 
     def _has_stop_word_rule(self, language: pa.Array) -> np.ndarray:
         listed = pc.is_in(language, pa.array(self.stop_word_languages, pa.string()))
         return pc.or_(listed, pc.is_null(language)).to_numpy(zero_copy_only=False)
-
-
-def _check_at_most(field_name: str, value: int, limit: int, reason: str) -> None:
-    if value > limit:
-        raise ValueError(f"{field_name}: {value} is too much, {reason}\nhint: give at most {limit}")
 
 
 def statistics(text: pa.Array) -> np.ndarray:

@@ -342,6 +342,8 @@ def varied(cls: type, **given: object) -> object:
 
 
 def lowered(default: object) -> object:
+    if isinstance(default, bool):
+        return not default
     if isinstance(default, int):
         return default - 1
     return "x" if default in (None, "") else ("x",)

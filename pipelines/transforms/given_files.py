@@ -1,0 +1,53 @@
+"""Files that a recipe gives to a transform (lists, models): what is in them counts, not where they lie.
+
+A recipe names a file by its path (relative to the recipe); the loader makes a `GivenFile` of it. The resolved recipe
+holds the hash alone, so that the same list at another place is the same run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+
+from pipelines.errors import RecipeError
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class GivenFile:
+    """A file and what it held when the recipe was loaded."""
+
+    path: str
+    """Absolute; it must be there on every machine that works on the run."""
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> GivenFile:
+        """Hash a file. Raises `OSError`."""
+        with path.open("rb") as file:
+            return cls(str(path.resolve()), hashlib.file_digest(file, "sha256").hexdigest())
+
+    def read(self) -> bytes:
+        """Return the content, read once a process.
+
+        Raises `RecipeError` where the file is gone, cannot be read or holds something else by now.
+        """
+        return _read(self.path, self.sha256)
+
+
+@lru_cache(maxsize=64)
+def _read(path: str, sha256: str) -> bytes:
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise RecipeError(
+            f"{path}: {error.strerror}\nhint: the file must lie at this path on every machine of the run"
+        ) from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise RecipeError(
+            f"{path}: was changed since the recipe was loaded (sha256 {found[:12]}, then {sha256[:12]})\n"
+            "hint: run again; a changed file makes another run, with an output of its own"
+        )
+    return content
