@@ -11,6 +11,7 @@ COMMANDS = {
     "run": "pipelines.cli:run",
     "verify": "pipelines.cli:verify",
     "explain": "pipelines.cli:explain",
+    "tune": "pipelines.cli:tune",
     "mix": "mixtures.cli:mix",
     "trace": "trainer_bridge.cli:trace",
     "replay": "pipelines.cli:replay",

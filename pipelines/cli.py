@@ -1,4 +1,7 @@
-"""The commands of the pipelines: run, verify, explain. Heavy imports happen inside them, so `--help` is quick."""
+"""The commands of the pipelines: run, verify, explain, tune, replay.
+
+Heavy imports happen inside them, so `--help` is quick.
+"""
 
 from __future__ import annotations
 
@@ -188,6 +191,44 @@ def explain(output: str, doc_id: str) -> None:
     from tokenizer.terminal import make_console
 
     show_explanation(explain_document(output, doc_id), make_console())
+
+
+@click.command()
+@click.argument("recipe", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--output", "-o", required=True, help="Folder or s3://BUCKET/PREFIX of a finished run of RECIPE.")
+@click.option("--source", metavar="NAME", help="This source alone.")
+@click.option("--rule", metavar="FILTER.RULE", help="This rule alone: more thresholds, and documents near its line.")
+@click.option(
+    "--examples",
+    type=click.IntRange(0, 1000),
+    default=5,
+    show_default=True,
+    help="Documents that --rule shows on each side of the line.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object with every number.")
+@explained
+def tune(recipe: Path, output: str, source: str | None, rule: str | None, examples: int, as_json: bool) -> None:
+    """Show what other thresholds of the filters of RECIPE would remove.
+
+    Needs a run whose filters have `values: true` (and `drop: false`, where they should measure and drop nothing), and
+    runs nothing again. RECIPE may give other thresholds than the run had: its own are shown.
+    """
+    import json
+
+    from pipelines.tune import tune_recipe
+    from pipelines.tune_report import show_tuning
+    from tokenizer.terminal import make_console, show_progress
+
+    console = make_console()
+    if as_json or not console.is_terminal:  # the same output for the same run
+        tuning = tune_recipe(recipe, output, lambda *_: None, source=source, rule=rule, num_examples=examples)
+    else:
+        with show_progress(console) as report:
+            tuning = tune_recipe(recipe, output, report, source=source, rule=rule, num_examples=examples)
+    if as_json:
+        click.echo(json.dumps(tuning.as_json(), sort_keys=True))
+    else:
+        show_tuning(tuning, console)
 
 
 @click.command()

@@ -191,7 +191,7 @@ def _claim_recipe(plan: Plan, output: Storage) -> None:
     found = output.read(RECIPE_FILE)
     if found != resolved:
         try:
-            changed = _difference(json.loads(found), json.loads(resolved))
+            changed = difference(json.loads(found), json.loads(resolved))
         except ValueError:
             changed = "not being JSON"
         raise OutputError(
@@ -200,15 +200,15 @@ def _claim_recipe(plan: Plan, output: Storage) -> None:
         )
 
 
-def _difference(old: Any, new: Any, where: str = "") -> str:
+def difference(old: Any, new: Any, where: str = "") -> str:
     """Name the first place in which two resolved recipes differ."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted(old.keys() | new.keys()):
             if old.get(key) != new.get(key):
-                return _difference(old.get(key), new.get(key), f"{where}.{key}".strip("."))
+                return difference(old.get(key), new.get(key), f"{where}.{key}".strip("."))
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         place = next(place for place, pair in enumerate(zip(old, new, strict=True)) if pair[0] != pair[1])
-        return _difference(old[place], new[place], f"{where}[{place}]")
+        return difference(old[place], new[place], f"{where}[{place}]")
     return f"{where}: {json.dumps(old, sort_keys=True)[:80]} there, {json.dumps(new, sort_keys=True)[:80]} here"
 
 

@@ -93,6 +93,9 @@ def with_columns(schema: pa.Schema, adds: pa.Schema, drops: tuple[str, ...]) -> 
             raise ValueError(f"column {name}: cannot be dropped, no earlier step adds it")
     for field in adds:
         if field.name in schema.names:
-            raise ValueError(f"column {field.name}: is already there, choose another name")
+            raise ValueError(
+                f"column {field.name}: is already there, added by the source or an earlier step\n"
+                "hint: of two filters of one kind in a chain only one can leave its `values`"
+            )
     kept = [field for field in schema if field.name not in drops]
     return pa.schema([*kept, *adds])

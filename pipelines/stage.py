@@ -11,10 +11,12 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from pipelines.schema import REJECTS
 from pipelines.sinks.sink import Output
 from pipelines.sources.source import Reader
 from pipelines.storage.storage import ReadStorage, Storage
 from pipelines.transform import Transform
+from pipelines.transforms.rules import RuleFilter
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -70,6 +72,16 @@ class MapStage:
     def folder(self) -> str:
         """Where the stage's tables and commits lie in the output."""
         return f"stages/{self.name}"
+
+    @property
+    def rejects(self) -> pa.Schema:
+        """Of the documents that stop here: `REJECTS`, and what the filters of any chain leave of their measuring."""
+        fields = {field.name: field for field in REJECTS}
+        for chain in self.chains.values():
+            for transform in chain.transforms:
+                if isinstance(transform, RuleFilter):
+                    fields |= {field.name: field for field in transform.value_columns}
+        return pa.schema(fields.values())
 
 
 class Reduce(Protocol):

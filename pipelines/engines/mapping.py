@@ -53,10 +53,11 @@ def map_split(
     last_step = len(transforms) + 1 if documents else len(transforms)
     for name, rows in side.items():
         ledger.add(0, "side", "in", source="", table=name, rows=rows.num_rows)
-    with Writing(output, stage.folder, split_id, (*stage.outputs, REJECTS_OUTPUT)) as writing:
+    rejects = TableOutput(REJECTS_OUTPUT.table, stage.rejects)
+    with Writing(output, stage.folder, split_id, (*stage.outputs, rejects)) as writing:
         for batch in _read(stage, split, limits, account):
             count_read(batch, chain.source.kind, ledger)
-            kept, rejected = apply_all(transforms, batch, ledger)
+            kept, rejected = apply_all(transforms, batch, ledger, rejects.schema)
             writing.write("rejects", rejected)
             if documents:
                 count_written(kept, last_step, ledger)
@@ -70,25 +71,27 @@ def map_split(
 
 
 def apply_all(
-    transforms: list[Transform], batch: pa.RecordBatch, ledger: SplitLedger
+    transforms: list[Transform], batch: pa.RecordBatch, ledger: SplitLedger, rejects_schema: pa.Schema = REJECTS
 ) -> tuple[pa.RecordBatch, pa.RecordBatch]:
     """Send a batch as it was read through the chain; returns kept rows, and rejects in the order of the records.
 
     That order, and not the order of the steps, is what stays the same however rows are grouped into batches.
     """
-    parted = part(batch, 0, "read", ledger)
+    parted = part(batch, 0, "read", ledger, rejects_schema)
     places = np.arange(batch.num_rows)
     rejects, reject_places = [parted.rejected], [places[parted.stops]]
     for step, transform in enumerate(transforms, start=1):
         places = places[~parted.stops]
-        parted = apply(transform, parted.kept, step, ledger)
+        parted = apply(transform, parted.kept, step, ledger, rejects_schema)
         rejects.append(parted.rejected)
         reject_places.append(places[parted.stops])
     order = np.argsort(np.concatenate(reject_places))
     return parted.kept, pa.concat_batches(rejects).take(pa.array(order))
 
 
-def apply(transform: Transform, batch: pa.RecordBatch, step: int, ledger: SplitLedger) -> Parted:
+def apply(
+    transform: Transform, batch: pa.RecordBatch, step: int, ledger: SplitLedger, rejects_schema: pa.Schema = REJECTS
+) -> Parted:
     """Apply one transform to kept rows and count what it did to them, by source.
 
     Raises `LedgerImbalance` when it does not return the same rows in the same order, or another schema than declared.
@@ -105,10 +108,12 @@ def apply(transform: Transform, batch: pa.RecordBatch, step: int, ledger: SplitL
             for row in sums.to_pylist():
                 source, num_rows, num_bytes = row["source"], row["rows_sum"], row["bytes_sum"]
                 _add(ledger, step, transform.name, account, source, num_rows, num_bytes, transform.name)
-    return part(result, step, transform.name, ledger)
+    return part(result, step, transform.name, ledger, rejects_schema)
 
 
-def part(batch: pa.RecordBatch, step: int, name: str, ledger: SplitLedger) -> Parted:
+def part(
+    batch: pa.RecordBatch, step: int, name: str, ledger: SplitLedger, rejects_schema: pa.Schema = REJECTS
+) -> Parted:
     """Part kept rows from those with a verdict, and count both, by source and reason."""
     stops = pc.is_valid(batch.column("verdict")).to_numpy(zero_copy_only=False)
     kept = batch.filter(pa.array(~stops)) if stops.any() else batch
@@ -127,7 +132,7 @@ def part(batch: pa.RecordBatch, step: int, name: str, ledger: SplitLedger) -> Pa
         ).group_by(["source", "outcome", "reason"])
         for row in sums.aggregate([("bytes", "count"), ("bytes", "sum")]).to_pylist():
             _add(ledger, step, name, row["outcome"], row["source"], row["bytes_count"], row["bytes_sum"], row["reason"])
-    return Parted(kept, _as_rejects(rejected, name), stops)
+    return Parted(kept, _as_rejects(rejected, name, rejects_schema), stops)
 
 
 def count_read(batch: pa.RecordBatch, kind: str, ledger: SplitLedger) -> None:
@@ -285,14 +290,11 @@ def _check_rows(transform: Transform, before: pa.RecordBatch, after: pa.RecordBa
         )
 
 
-def _as_rejects(rejected: pa.RecordBatch, transform: str) -> pa.RecordBatch:
-    columns = [
-        pa.array([transform] * rejected.num_rows, pa.string())
-        if field.name == "transform"
-        else rejected.column(field.name)
-        for field in REJECTS
-    ]
-    return pa.RecordBatch.from_arrays(columns, schema=REJECTS)
+def _as_rejects(rejected: pa.RecordBatch, transform: str, schema: pa.Schema) -> pa.RecordBatch:
+    """Return rows that stop as rejects; what no filter before the one that stopped them measured is null."""
+    place = schema.get_field_index("transform")
+    named = pa.array([transform] * rejected.num_rows, pa.string())
+    return conform(rejected, schema.remove(place)).add_column(place, schema.field(place), named)
 
 
 def _add(

@@ -26,6 +26,7 @@ OPTIONS = {
     ],
     "verify": ["--help", "OUTPUT"],
     "explain": ["--help", "OUTPUT", "DOC_ID"],
+    "tune": ["--output", "-o", "--source", "--rule", "--examples", "--json", "--help", "RECIPE"],
     "train": ["--plan", "-p", "--output", "-o", "--steps", "-s", "--help", "CONFIG"],
     "train-extractor": [
         *("--work", "--data", "--output", "-o", "--collection", "-c", "--skip-missing", "--trees", "--help"),
