@@ -12,6 +12,9 @@ from pipelines.schema import TURNS
 from pipelines.transform import replace_column
 from pipelines.transforms.words import text_view
 
+ROW, START, END, KIND = range(4)
+"""Columns of the spans that the kernels read and write: int64, shape (edits, 4)."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Edits:
@@ -24,6 +27,11 @@ class Edits:
     """Half open."""
     kinds: np.ndarray
     """Which replacement takes the span's place."""
+
+    @classmethod
+    def of(cls, spans: np.ndarray) -> Edits:
+        """Return the edits of a kernel: int64, shape (edits, 4), with the columns above."""
+        return cls(spans[:, ROW], spans[:, START], spans[:, END], spans[:, KIND])
 
 
 def apply_edits(batch: pa.RecordBatch, edits: Edits, replacements: tuple[bytes, ...] = (b"",)) -> pa.RecordBatch:
@@ -71,10 +79,6 @@ def _moved(turns: pa.ListArray, spans: np.ndarray, given_offsets: np.ndarray) ->
         fields[name] = pa.array(places, pa.int64())
     moved = pa.StructArray.from_arrays(list(fields.values()), fields=list(TURNS.value_type))
     return pa.ListArray.from_arrays(pa.array(bounds), moved, type=TURNS, mask=turns.is_null())
-
-
-ROW, START, END, KIND = range(4)
-"""Columns of the spans that the kernels read: int64, shape (edits, 4)."""
 
 
 @numba.njit(nogil=True, cache=True)
@@ -131,3 +135,24 @@ def _move(bounds: np.ndarray, places: np.ndarray, spans: np.ndarray, given_offse
 def _growth(span: np.ndarray, given_offsets: np.ndarray) -> int:
     """Return by how many bytes a text grows with this edit."""
     return given_offsets[span[KIND] + 1] - given_offsets[span[KIND]] - (span[END] - span[START])
+
+
+@numba.njit(nogil=True, cache=True)
+def with_room(spans: np.ndarray, num: int) -> np.ndarray:
+    """Return an array of spans with room for `num`: the same, or a copy that is twice as long or more."""
+    if num <= len(spans):
+        return spans
+    larger = np.empty((2 * num, spans.shape[1]), np.int64)
+    larger[: len(spans)] = spans
+    return larger
+
+
+@numba.njit(nogil=True, cache=True)
+def is_breaks(data: np.ndarray, start: int, stop: int, num: int) -> bool:
+    """Whether `data[start:stop]` is `num` line feeds."""
+    if stop - start != num:
+        return False
+    differs = False
+    for place in range(start, stop):
+        differs |= data[place] != 10
+    return not differs

@@ -3,19 +3,13 @@
 Thresholds: Rae et al. 2021, "Scaling Language Models" (arXiv 2112.11446), appendix A1.1. The paper leaves the words
 open, and code bases that share its numbers differ in what they count. Here:
 
-- **token**: a maximal run of characters that are not white space. A token without a letter or digit is one *symbol
-  word* ("--", "#", an emoji). Any other token is made of *plain words*.
-- **plain word**: what remains of a token once characters other than letters, marks and digits are cut off its ends:
-  `"don't,"` is one plain word of 5 characters, `(2,000)` is one of 5. In scripts without spaces (see `words.py`) every
-  letter is a plain word, as no rule finds the borders; there `min_words` counts characters. Marks go with their letter.
-- **word**: a plain word or a symbol word: the denominator of the hash, ellipsis and alphabetic rules.
+- **words**, **plain words**, **lines**: as in `spans.py`. The number of words is that of plain words (in scripts
+  without spaces `min_words` counts characters); the hash, ellipsis and alphabetic rules divide by all words.
 - **word length**: code points of a plain word, marks and inner punctuation included. The mean is over the plain words
   of spaced scripts; where they are fewer than half of the plain words the two length rules do not apply ("0/0").
-- **line**: text between two line breaks (LF, VT, FF, CR, NEL, LS, PS) that holds anything but white space: blank lines
-  are no lines, so that CRLF and empty paragraphs change no ratio.
-- **bullet line**: its first character but white space is U+2022, "-" or "*".
-- **ellipsis**: U+2026, or three "." in a row (a run of n holds n // 3). A line ends in one when its last character but
-  white space is U+2026 or closes a run of at least three ".".
+- **bullet line**: its first character is U+2022, "-" or "*".
+- **ellipsis**: U+2026, or three "." in a row (a run of n holds n // 3). A line ends in one when its last character is
+  U+2026 or closes a run of at least three ".".
 - **stop word**: a plain word equal to one of `STOP_WORDS` but for ASCII case; how many *distinct* ones are there.
 
 One pass over the column's bytes counts everything into integers; a ratio is compared by cross-multiplication, so no
@@ -33,28 +27,34 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.transforms.rules import RATIO, Rule, RuleFilter, check_at_most, check_thresholds
-from pipelines.transforms.words import (
-    LETTER,
-    LINE_BREAK,
-    MARK,
-    NUMBER,
-    SPACE,
-    UNSPACED,
-    code_point_classes,
-    next_code_point,
-    text_view,
+from pipelines.transforms.spans import (
+    ALPHABETIC,
+    CHARACTERS,
+    CHUNK,
+    KIND,
+    KINDS,
+    NO_GIVEN_WORDS,
+    SPACED_WORD,
+    START,
+    STOP,
+    SYMBOL_WORD,
+    GivenWords,
+    read_given_words,
+    read_words,
 )
+from pipelines.transforms.words import LINE_BREAK, SPACE, code_point_classes, next_code_point, text_view
 
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 """The published list; at most 63 words of at most 7 ASCII letters, so that a word is one integer to the kernel."""
 
-KEY_MASK = (1 << 56) - 1
+MAX_STOP_WORD = 7
+"""Bytes."""
 
 (
     WORDS,
     PLAIN_WORDS,
     SPACED_WORDS,
-    CHARACTERS,
+    SPACED_CHARACTERS,
     ALPHABETIC_WORDS,
     DISTINCT_STOP_WORDS,
     LINES,
@@ -63,7 +63,7 @@ KEY_MASK = (1 << 56) - 1
     HASHES,
     ELLIPSES,
 ) = range(11)
-"""The columns of `statistics`. `CHARACTERS` are those of the spaced words."""
+"""The columns of `statistics`. `SPACED_CHARACTERS` are those of the spaced words."""
 
 NUM_STATISTICS = 11
 
@@ -113,8 +113,8 @@ class GopherQuality(RuleFilter):
         return (
             Rule("min_words", PLAIN_WORDS, None, True, self.min_words),
             Rule("max_words", PLAIN_WORDS, None, False, self.max_words),
-            Rule("min_mean_word_length", CHARACTERS, SPACED_WORDS, True, self.min_mean_word_length),
-            Rule("max_mean_word_length", CHARACTERS, SPACED_WORDS, False, self.max_mean_word_length),
+            Rule("min_mean_word_length", SPACED_CHARACTERS, SPACED_WORDS, True, self.min_mean_word_length),
+            Rule("max_mean_word_length", SPACED_CHARACTERS, SPACED_WORDS, False, self.max_mean_word_length),
             Rule("max_hashes", HASHES, WORDS, False, self.max_hashes, RATIO),
             Rule("max_ellipses", ELLIPSES, WORDS, False, self.max_ellipses, RATIO),
             Rule("max_bullet_lines", BULLET_LINES, LINES, False, self.max_bullet_lines, RATIO),
@@ -127,7 +127,7 @@ class GopherQuality(RuleFilter):
         """Count; texts that are mostly in scripts without spaces have no word lengths."""
         stats = statistics(batch.column("text"))
         unspaced = stats[:, SPACED_WORDS] * 2 < stats[:, PLAIN_WORDS]
-        stats[unspaced, SPACED_WORDS] = stats[unspaced, CHARACTERS] = 0
+        stats[unspaced, SPACED_WORDS] = stats[unspaced, SPACED_CHARACTERS] = 0
         return batch, stats
 
     def applies(self, batch: pa.RecordBatch) -> np.ndarray:
@@ -141,82 +141,70 @@ class GopherQuality(RuleFilter):
         return pc.or_(listed, pc.is_null(language)).to_numpy(zero_copy_only=False)
 
 
-def statistics(text: pa.Array) -> np.ndarray:
-    """Return the counts of every row of a `large_string` column: int64, shape (rows, NUM_STATISTICS)."""
+def statistics(text: pa.Array, given: GivenWords = NO_GIVEN_WORDS) -> np.ndarray:
+    """Return the counts of every row of a `large_string` column: int64, shape (rows, NUM_STATISTICS).
+
+    `given` are words of another tokenizer in the place of ours.
+    """
     offsets, data = text_view(text)
     stats = np.zeros((len(text), NUM_STATISTICS), np.int64)
     stop_words = np.array([(int.from_bytes(word.encode(), "big"), len(word)) for word in STOP_WORDS], np.int64)
-    _count(offsets, data, code_point_classes(), stop_words, stats)
+    _count(offsets, data, code_point_classes(), stop_words, given.offsets, given.spans, stats)
     return stats
 
 
 @numba.njit(nogil=True, cache=True)
 def _count(
-    offsets: np.ndarray, data: np.ndarray, classes: np.ndarray, stop_words: np.ndarray, stats: np.ndarray
-) -> None:
+    offsets: np.ndarray, data: np.ndarray, classes: np.ndarray, stop_words: np.ndarray, given_offsets: np.ndarray,
+    given_spans: np.ndarray, stats: np.ndarray,
+) -> None:  # fmt: skip
+    words = np.empty((CHUNK, 5), np.int64)
     for row in range(len(offsets) - 1):
-        _count_words(data, offsets[row], offsets[row + 1], classes, stop_words, stats[row])
-        _count_lines(data, offsets[row], offsets[row + 1], classes, stats[row])
+        at, end, found = offsets[row], offsets[row + 1], 0
+        if len(given_offsets):
+            spans = given_spans[given_offsets[row] : given_offsets[row + 1]]
+            for first in range(0, len(spans), CHUNK):
+                num = read_given_words(data, at, spans, first, classes, words)
+                found |= _add_words(data, words, num, stop_words, stats[row])
+        else:
+            inside = False
+            while at < end:
+                num, at, inside = read_words(data, at, end, classes, inside, words)
+                found |= _add_words(data, words, num, stop_words, stats[row])
+        for k in range(len(stop_words)):
+            stats[row, DISTINCT_STOP_WORDS] += (found >> k) & 1
+        _count_lines(data, offsets[row], end, classes, stats[row])
 
 
 @numba.njit(nogil=True, cache=True)
-def _count_words(
-    data: np.ndarray, at: int, end: int, classes: np.ndarray, stop_words: np.ndarray, stats: np.ndarray
-) -> None:
-    """Count words, their characters and the distinct stop words of `data[at:end]`.
-
-    `length` is that of the plain word up to its last letter, mark or digit; `pending` are the characters behind that
-    one, which belong to the word only if another letter or digit follows.
-    """
-    length, pending, alphabetic, key, found = 0, 0, False, 0, 0
-    in_token, has_plain_word = False, False
-    while at < end:
-        code_point, at = next_code_point(data, at, end)
-        kind = classes[code_point]
-        if kind & (SPACE | UNSPACED):
-            if length:
-                found |= _close_word(length, alphabetic, key, stop_words, stats)
-            length, pending, alphabetic, key = 0, 0, False, 0
-            if kind & UNSPACED:
-                in_token, has_plain_word = True, True
-                stats[WORDS] += 1
-                stats[PLAIN_WORDS] += 1
-                stats[ALPHABETIC_WORDS] += 1
-            elif in_token:
-                stats[WORDS] += not has_plain_word
-                in_token, has_plain_word = False, False
-            continue
-        in_token = True
-        if kind & (LETTER | NUMBER):
-            has_plain_word = True
-            length += pending + 1
-            pending = 0
-            alphabetic = alphabetic or (kind & LETTER) != 0
-            key = ((key << 8) & KEY_MASK) | (code_point | 0x20 if code_point < 0x80 else 0xFF)
-        elif kind & MARK and pending == 0:
-            length += length > 0
-        else:
-            pending += length > 0
-    if length:
-        found |= _close_word(length, alphabetic, key, stop_words, stats)
-    stats[WORDS] += in_token and not has_plain_word
-    for k in range(len(stop_words)):
-        stats[DISTINCT_STOP_WORDS] += (found >> k) & 1
+def _add_words(data: np.ndarray, words: np.ndarray, num: int, stop_words: np.ndarray, stats: np.ndarray) -> int:
+    """Count words; return the bits of the stop words among them."""
+    alphabetic, plain, spaced, characters, found = 0, 0, 0, 0, 0
+    for k in range(num):
+        kind = words[k, KIND] & KINDS
+        alphabetic += (words[k, KIND] & ALPHABETIC) != 0
+        plain += kind != SYMBOL_WORD
+        if kind == SPACED_WORD:
+            spaced += 1
+            characters += words[k, CHARACTERS]
+            if words[k, STOP] - words[k, START] <= MAX_STOP_WORD:
+                found |= _stop_word(data, words[k, START], words[k, STOP], stop_words)
+    stats[WORDS] += num
+    stats[ALPHABETIC_WORDS] += alphabetic
+    stats[PLAIN_WORDS] += plain
+    stats[SPACED_WORDS] += spaced
+    stats[SPACED_CHARACTERS] += characters
+    return found
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
-def _close_word(length: int, alphabetic: bool, key: int, stop_words: np.ndarray, stats: np.ndarray) -> int:
-    """Count one plain word of a spaced script; return the bit of the stop word that it is, or 0.
-
-    `key` holds the last 7 letters and digits; it is the whole word if the word is as long as the stop word.
-    """
-    stats[WORDS] += 1
-    stats[PLAIN_WORDS] += 1
-    stats[SPACED_WORDS] += 1
-    stats[CHARACTERS] += length
-    stats[ALPHABETIC_WORDS] += alphabetic
+def _stop_word(data: np.ndarray, start: int, stop: int, stop_words: np.ndarray) -> int:
+    """Return the bit of the stop word that `data[start:stop]` is, or 0."""
+    key = 0
+    for place in range(start, stop):
+        key = (key << 8) | data[place] | 0x20
     for k in range(len(stop_words)):
-        if key == stop_words[k, 0] and length == stop_words[k, 1]:
+        if key == stop_words[k, 0] and stop - start == stop_words[k, 1]:
             return 1 << k
     return 0
 

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from pipelines.transforms.extract import Extract
-from pipelines.transforms.gopher import GopherQuality
-from pipelines.transforms.language import Language
+from typing import Any
 
-TRANSFORMS: dict[str, type[Extract] | type[Language] | type[GopherQuality]] = {
+from pipelines.transforms.c4 import C4Quality
+from pipelines.transforms.extract import Extract
+from pipelines.transforms.fineweb import FineWebQuality
+from pipelines.transforms.gopher import GopherQuality
+from pipelines.transforms.gopher_repetition import GopherRepetition
+from pipelines.transforms.language import Language
+from pipelines.transforms.refinedweb_lines import RefinedWebLines
+
+TRANSFORMS: dict[str, type[Any]] = {
     Extract.name: Extract,
     Language.name: Language,
     GopherQuality.name: GopherQuality,
+    GopherRepetition.name: GopherRepetition,
+    C4Quality.name: C4Quality,
+    FineWebQuality.name: FineWebQuality,
+    RefinedWebLines.name: RefinedWebLines,
 }
 """The class for each word under `transforms:`; its fields are the keys that the recipe may set."""

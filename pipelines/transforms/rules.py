@@ -25,8 +25,8 @@ RATIO = 10_000
 class Rule:
     """`numerator / denominator` is at least or at most `limit / scale`; no denominator = a plain count.
 
-    `numerator` and `denominator` are columns of the filter's statistics. `limit` None = the rule is off: its value is
-    measured and everything passes.
+    `numerator` and `denominator` are columns of the filter's statistics. `limit` None = no limit: the
+    value is measured and everything passes.
     """
 
     name: str
@@ -51,19 +51,21 @@ class Rule:
     def values(self, stats: np.ndarray, applies: np.ndarray) -> pa.Array:
         """Return what was measured as float64, shape (rows,).
 
-        Null where the rule is not about the row (`applies`, bool, shape (rows,)) or there is nothing to divide by.
+        Null where the rule is not about the row (`applies`, bool, shape (rows,)), and for 0 / 0, which passes; what is
+        divided by 0 is infinite, and no limit of an "at most" rule lets it pass.
         """
         numerator = stats[:, self.numerator].astype(np.float64)
         if self.denominator is None:
             return pa.array(numerator, mask=~applies)
         denominator = stats[:, self.denominator]
-        return pa.array(numerator / np.maximum(denominator, 1), mask=~applies | (denominator == 0))
+        divided = np.where(denominator > 0, numerator / np.maximum(denominator, 1), np.inf)
+        return pa.array(divided, mask=~applies | ((numerator == 0) & (denominator == 0)))
 
     @property
     def threshold(self) -> str:
-        """What is allowed: ">= 50", "<= 0.1"; "off" where the rule is."""
+        """What is allowed: ">= 50", "<= 0.1"; "no limit"."""
         if self.limit is None:
-            return "off"
+            return "no limit"
         whole, part = divmod(self.limit, self.scale)
         decimals = f".{part:0{len(str(self.scale)) - 1}d}".rstrip("0") if part else ""
         return f"{'>=' if self.at_least else '<='} {whole}{decimals}"
