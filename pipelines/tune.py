@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from pipelines.plan import DOCUMENTS, build_plan
 from pipelines.recipe import Recipe, SourceRecipe, load_recipe
 from pipelines.run import difference
 from pipelines.sinks.tables import read_table
+from pipelines.storage.storage import ReadStorage
 from pipelines.transform import Transform
 from pipelines.transforms.rules import Rule, RuleFilter
 from tokenizer.terminal import Report
@@ -72,11 +74,11 @@ class RuleTuning:
     measured: int
     """Documents that have a value: the rule is about them, and there was something to divide by."""
     limit: int | None
-    """The recipe's threshold; None: the rule is off."""
+    """The recipe's threshold; None: no limit."""
     default: int | None
     """The threshold where a recipe gives none: the published one."""
     thresholds: tuple[Threshold, ...]
-    """From those that remove little to those that remove much."""
+    """From those that remove little to those that remove much; what a recipe cannot set has only those it has."""
 
     def marked(self, mark: str) -> Threshold | None:
         """Return the threshold with this mark, if there is one."""
@@ -90,6 +92,7 @@ class Example:
     source: str
     removed: bool
     value: float
+    """Infinite where something was divided by 0."""
     doc_id: str
     origin_path: str
     origin_offset: int
@@ -138,8 +141,8 @@ class Tuning:
     filters: tuple[FilterTuning, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as plain data."""
-        return dataclasses.asdict(self)
+        """Return it as plain data; JSON has no infinite values, they are null."""
+        return dataclasses.asdict(self, dict_factory=_plain)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -154,6 +157,10 @@ class _Measured:
 
     def column(self, rule: Rule) -> str:
         return f"{self.filter.name}_{rule.name}"
+
+
+def _plain(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: None if value == math.inf else value for name, value in fields}
 
 
 def tune_recipe(
@@ -172,12 +179,7 @@ def tune_recipe(
     _check_source(loaded, source)
     found, unmeasured = _filters(loaded, run, source)
     chosen = _chosen(found, rule, loaded)
-    try:
-        tuned = tuple(_tune(run, one, rule, num_examples, report) for one in chosen)
-    except pa.ArrowException as error:
-        raise VerifyError(f"{run.storage.url}: {error}\nhint: check the run with `headrace verify`") from error
-    except OSError as error:
-        raise VerifyError(f"{error.filename}: cannot be read: {error.strerror}") from error
+    tuned = tuple(_tune(run, one, rule, num_examples, report) for one in chosen)
     return Tuning(rule, tuple(_changes(loaded, run, source)), tuple(unmeasured), tuned)
 
 
@@ -302,12 +304,13 @@ def _tune(run: FinishedRun, given: _Measured, chosen: str | None, num_examples: 
         num_broken += _breaks(rule, _column(run, given, rule), rule.limit)
         report(what, done, total)
     defaults = {rule.name: rule.limit for rule in _with_defaults(given.filter).rules}
+    fields, shares = _threshold_fields(given.filter), SHARES if chosen is None else FINE_SHARES
     tuned = []
     for done, rule in enumerate(shown, start=len(rules) + 1):
         column = _column(run, given, rule)
         alone = num_broken == _breaks(rule, column, rule.limit)
-        shares = SHARES if chosen is None else FINE_SHARES
-        tuned.append(_tune_rule(rule, defaults[rule.name], column, alone, given.reached, shares))
+        default, some = defaults[rule.name], shares if rule.name in fields else ()
+        tuned.append(_tune_rule(rule, default, column, alone, given.reached, some))
         report(what, done, total)
     examples = tuple(_examples(run, given, shown[0], tuned[0], num_examples)) if chosen is not None else ()
     removed = int(np.count_nonzero(num_broken))
@@ -327,8 +330,23 @@ def _with_defaults(step: RuleFilter) -> RuleFilter:
 def _column(run: FinishedRun, given: _Measured, rule: Rule) -> np.ndarray:
     """Return a rule's values over all files, float64, shape (documents,); NaN where there is none."""
     name = given.column(rule)
-    columns = [read_table(run.storage, file.path, [name]).column(name).to_numpy() for file in given.files]
+    columns = []
+    for file in given.files:
+        with _named(file):
+            columns.append(read_table(run.storage, file.path, [name]).column(name).to_numpy())
     return np.concatenate([np.zeros(0), *columns])
+
+
+@contextmanager
+def _named(file: FileRecord) -> Iterator[None]:
+    """Say which file it is that is damaged or gone."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise VerifyError(
+            f"{file.path}: cannot be read: {error}\nhint: `headrace verify` checks every file; what was lost is made "
+            "anew by the recipe"
+        ) from error
 
 
 def _breaks(rule: Rule, values: np.ndarray, limit: int | None) -> np.ndarray:
@@ -370,17 +388,18 @@ def _num_broken(rule: Rule, values: np.ndarray, limit: int) -> int:
 def strictest_limit(values: np.ndarray, at_least: bool, scale: int, most: int) -> int | None:
     """Return the strictest whole `limit`, in units of 1/scale, that at most `most` of the ascending values break.
 
-    None where every limit does.
+    None where every limit does, or none is the strictest.
     """
     if most >= len(values):
         return None
-    if at_least:  # the value at this place must stay, and all above it do
-        stays = float(values[most])
+    stays = float(values[most if at_least else len(values) - 1 - most])  # and all on its better side
+    if math.isinf(stays):
+        return None
+    if at_least:
         limit = math.floor(Fraction(stays) * scale) + 1  # 0.1 is a little more than 1/10 as a float64
         while limit / scale > stays:
             limit -= 1
         return limit
-    stays = float(values[len(values) - 1 - most])
     limit = math.ceil(Fraction(stays) * scale) - 1
     while limit / scale < stays:
         limit += 1
@@ -407,7 +426,8 @@ def _examples(
     kept: list[_Near] = []
     removed: list[_Near] = []
     for number, file in enumerate(given.files):
-        table = read_table(run.storage, file.path, [given.column(rule), "doc_id"])
+        with _named(file):
+            table = read_table(run.storage, file.path, [given.column(rule), "doc_id"])
         values = table.column(given.column(rule)).to_numpy()
         broken = _breaks(rule, values, limit)
         distances = np.abs(values - limit / rule.scale)
@@ -431,14 +451,11 @@ def _nearest(
 
 
 def _example(run: FinishedRun, given: _Measured, rule: Rule, near: _Near, limit: int) -> Example:
-    """Read one document: the row group that holds it, and the beginning of its text alone."""
+    """Read one document: its facts, its values, and the beginning of its text."""
     names = {given.column(each): each for each in given.filter.rules}
     facts = ["origin_path", "origin_offset", "url", "text"]
-    with run.storage.open(given.files[near.file].path) as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
-        row, group = near.row, 0
-        while row >= (size := parquet.metadata.row_group(group).num_rows):
-            row, group = row - size, group + 1
-        found = parquet.read_row_group(group, columns=[*facts, *names], use_threads=False).slice(row, 1)
+    with _named(given.files[near.file]):
+        found = _row(run.storage, given.files[near.file].path, near.row, [*facts, *names])
     text = pc.utf8_slice_codeunits(found.column("text"), 0, BEGINNING)[0].as_py()
     values = {each.name: found.column(name).to_numpy() for name, each in names.items()}
     also = [each.name for each in names.values() if each != rule and _breaks(each, values[each.name], each.limit)[0]]
@@ -451,3 +468,12 @@ def _example(run: FinishedRun, given: _Measured, rule: Rule, near: _Near, limit:
         text=text or "",
         **{name: found.column(name)[0].as_py() for name in facts[:-1]},
     )
+
+
+def _row(storage: ReadStorage, path: str, row: int, columns: list[str]) -> pa.Table:
+    """Return one row of a table's file, from the one row group that is read."""
+    with storage.open(path) as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
+        group = 0
+        while row >= (size := parquet.metadata.row_group(group).num_rows):
+            row, group = row - size, group + 1
+        return parquet.read_row_group(group, columns=columns, use_threads=False).slice(row, 1)

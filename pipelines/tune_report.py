@@ -66,6 +66,8 @@ def _show_rule(one: FilterTuning, rule: RuleTuning, console: Console) -> None:
         table.add_row(_threshold(rule, row.limit), value, removed, shares[0], only, shares[1], marks)
     console.print(f"{one.filter}.{rule.rule}: {rule.measured:,} documents have a value", highlight=False)
     console.print(table)
+    if rule.limit is None and rule.default is None:
+        _say(console, "The rule has no limit here and none by default: no document is near one.")
     for example in one.examples:
         _show_example(example, console)
 
@@ -83,7 +85,7 @@ def _threshold(rule: RuleTuning, limit: int | None) -> str:
 
 
 def _limit(limit: int | None) -> str:
-    return "off" if limit is None else str(limit)
+    return "no limit" if limit is None else str(limit)
 
 
 def _removed(threshold: Threshold | None, reached: int) -> tuple[str, str]:
