@@ -32,7 +32,7 @@ from pipelines.transforms.spans import (
     next_line,
     read_words,
 )
-from pipelines.transforms.words import TERMINAL, code_point_classes, next_code_point, text_view
+from pipelines.transforms.words import LINE_BREAK, TERMINAL, code_point_classes, next_code_point, text_view
 
 LINES, PUNCTUATED_LINES, SHORT_LINES, DUPLICATE_CHARACTERS, CHARACTERS, LINE_BREAKS, WORDS = range(7)
 """The columns of `statistics`."""
@@ -52,6 +52,8 @@ class FineWebQuality(RuleFilter):
     version: ClassVar[int] = 1
 
     min_punctuated_lines: int | None = 1_200
+    ignore_trailing_space: bool = True
+    """False: a line with white space behind its last mark has none, as in datatrove's filter."""
     max_short_lines: int | None = 6_700
     short_line: int = 30
     """Characters that a short line has at most."""
@@ -79,24 +81,28 @@ class FineWebQuality(RuleFilter):
 
     def measured(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, np.ndarray]:
         """Count."""
-        return batch, statistics(batch.column("text"), self.short_line)
+        return batch, statistics(
+            batch.column("text"), self.short_line, ignore_trailing_space=self.ignore_trailing_space
+        )
 
 
-def statistics(text: pa.Array, short_line: int = 30, given: GivenWords = NO_GIVEN_WORDS) -> np.ndarray:
+def statistics(
+    text: pa.Array, short_line: int = 30, given: GivenWords = NO_GIVEN_WORDS, *, ignore_trailing_space: bool = True
+) -> np.ndarray:
     """Return the counts of every row of a `large_string` column: int64, shape (rows, NUM_STATISTICS).
 
     `given` are words of another tokenizer in the place of ours.
     """
     offsets, data = text_view(text)
     stats = np.zeros((len(text), NUM_STATISTICS), np.int64)
-    _count(offsets, data, code_point_classes(), short_line, given.offsets, stats)
+    _count(offsets, data, code_point_classes(), short_line, ignore_trailing_space, given.offsets, stats)
     return stats
 
 
 @numba.njit(nogil=True, cache=True)
 def _count(
-    offsets: np.ndarray, data: np.ndarray, classes: np.ndarray, short_line: int, given_offsets: np.ndarray,
-    stats: np.ndarray,
+    offsets: np.ndarray, data: np.ndarray, classes: np.ndarray, short_line: int, ignore_trailing_space: bool,
+    given_offsets: np.ndarray, stats: np.ndarray,
 ) -> None:  # fmt: skip
     largest = 0
     for row in range(len(offsets) - 1):
@@ -105,7 +111,7 @@ def _count(
     words = np.empty((CHUNK + 1, 5), np.int64)
     for row in range(len(offsets) - 1):
         at, end, inside = offsets[row], offsets[row + 1], False
-        _count_lines(data, at, end, classes, short_line, keys, stats[row])
+        _count_lines(data, at, end, classes, short_line, ignore_trailing_space, keys, stats[row])
         if len(given_offsets):
             stats[row, WORDS] = given_offsets[row + 1] - given_offsets[row]
         else:
@@ -116,8 +122,9 @@ def _count(
 
 @numba.njit(nogil=True, cache=True)
 def _count_lines(
-    data: np.ndarray, begin: int, end: int, classes: np.ndarray, short_line: int, keys: np.ndarray, stats: np.ndarray
-) -> None:
+    data: np.ndarray, begin: int, end: int, classes: np.ndarray, short_line: int, ignore_trailing_space: bool,
+    keys: np.ndarray, stats: np.ndarray,
+) -> None:  # fmt: skip
     """Count lines; duplicates are told among the first `MOST` distinct ones."""
     distinct, num_breaks = 0, 0
     mask = table_size(min(len(keys) // 2, most_lines(data, begin, end))) - 1
@@ -129,7 +136,9 @@ def _count_lines(
             break
         stats[LINES] += 1
         stats[SHORT_LINES] += characters <= short_line
-        stats[PUNCTUATED_LINES] += _ends_sentence(data, start, stop, classes)
+        # the character behind the last one of the line is white space: the line break itself, or more
+        if ignore_trailing_space or stop == end or _breaks_line(data, stop, end, classes):
+            stats[PUNCTUATED_LINES] += _ends_sentence(data, start, stop, classes)
         key = key_of(hashed)
         place = find_key(keys, mask, key)
         if place >= 0:
@@ -165,3 +174,10 @@ def _count_breaks(data: np.ndarray, at: int, end: int) -> tuple[int, int]:
         characters += found
         num += found and not (byte == 0x0A and place > at and data[place - 1] == 0x0D)
     return num, characters
+
+
+@numba.njit(nogil=True, cache=True)
+def _breaks_line(data: np.ndarray, at: int, end: int, classes: np.ndarray) -> bool:
+    """Whether the character at `at` breaks a line."""
+    code_point, _ = next_code_point(data, at, end)
+    return classes[code_point] & LINE_BREAK != 0

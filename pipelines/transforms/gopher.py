@@ -10,7 +10,8 @@ open, and code bases that share its numbers differ in what they count. Here:
 - **bullet line**: its first character is U+2022, "-" or "*".
 - **ellipsis**: U+2026, or three "." in a row (a run of n holds n // 3). A line ends in one when its last character is
   U+2026 or closes a run of at least three ".".
-- **stop word**: a plain word equal to one of `STOP_WORDS` but for ASCII case; how many *distinct* ones are there.
+- **stop word**: a plain word equal to one of `STOP_WORDS` (but for ASCII case, unless `fold_stop_word_case` is false);
+  how many *distinct* ones are there.
 
 One pass over the column's bytes counts everything into integers; a ratio is compared by cross-multiplication, so no
 float decides. Cost: about 130 MB of text a CPU second.
@@ -97,6 +98,8 @@ class GopherQuality(RuleFilter):
     """Words that hold a letter, in 1/10,000 of the words."""
     min_stop_words: int | None = 2
     stop_word_languages: tuple[str, ...] = ("en",)
+    fold_stop_word_case: bool = True
+    """False: "The" is no stop word, as in datatrove's filter."""
 
     def __post_init__(self) -> None:
         """Refuse thresholds that no document or every document meets by mistake."""
@@ -125,7 +128,7 @@ class GopherQuality(RuleFilter):
 
     def measured(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, np.ndarray]:
         """Count; texts that are mostly in scripts without spaces have no word lengths."""
-        stats = statistics(batch.column("text"))
+        stats = statistics(batch.column("text"), fold_case=self.fold_stop_word_case)
         unspaced = stats[:, SPACED_WORDS] * 2 < stats[:, PLAIN_WORDS]
         stats[unspaced, SPACED_WORDS] = stats[unspaced, SPACED_CHARACTERS] = 0
         return batch, stats
@@ -141,22 +144,22 @@ class GopherQuality(RuleFilter):
         return pc.or_(listed, pc.is_null(language)).to_numpy(zero_copy_only=False)
 
 
-def statistics(text: pa.Array, given: GivenWords = NO_GIVEN_WORDS) -> np.ndarray:
+def statistics(text: pa.Array, given: GivenWords = NO_GIVEN_WORDS, *, fold_case: bool = True) -> np.ndarray:
     """Return the counts of every row of a `large_string` column: int64, shape (rows, NUM_STATISTICS).
 
-    `given` are words of another tokenizer in the place of ours.
+    `given` are words of another tokenizer in the place of ours; `fold_case` is about stop words.
     """
     offsets, data = text_view(text)
     stats = np.zeros((len(text), NUM_STATISTICS), np.int64)
     stop_words = np.array([(int.from_bytes(word.encode(), "big"), len(word)) for word in STOP_WORDS], np.int64)
-    _count(offsets, data, code_point_classes(), stop_words, given.offsets, given.spans, stats)
+    _count(offsets, data, code_point_classes(), stop_words, 0x20 if fold_case else 0, given.offsets, given.spans, stats)
     return stats
 
 
 @numba.njit(nogil=True, cache=True)
 def _count(
-    offsets: np.ndarray, data: np.ndarray, classes: np.ndarray, stop_words: np.ndarray, given_offsets: np.ndarray,
-    given_spans: np.ndarray, stats: np.ndarray,
+    offsets: np.ndarray, data: np.ndarray, classes: np.ndarray, stop_words: np.ndarray, case: int,
+    given_offsets: np.ndarray, given_spans: np.ndarray, stats: np.ndarray,
 ) -> None:  # fmt: skip
     words = np.empty((CHUNK, 5), np.int64)
     for row in range(len(offsets) - 1):
@@ -165,20 +168,22 @@ def _count(
             spans = given_spans[given_offsets[row] : given_offsets[row + 1]]
             for first in range(0, len(spans), CHUNK):
                 num = read_given_words(data, at, spans, first, classes, words)
-                found |= _add_words(data, words, num, stop_words, stats[row])
+                found |= _add_words(data, words, num, stop_words, case, stats[row])
         else:
             inside = False
             while at < end:
                 num, at, inside = read_words(data, at, end, classes, inside, words)
-                found |= _add_words(data, words, num, stop_words, stats[row])
+                found |= _add_words(data, words, num, stop_words, case, stats[row])
         for k in range(len(stop_words)):
             stats[row, DISTINCT_STOP_WORDS] += (found >> k) & 1
         _count_lines(data, offsets[row], end, classes, stats[row])
 
 
 @numba.njit(nogil=True, cache=True)
-def _add_words(data: np.ndarray, words: np.ndarray, num: int, stop_words: np.ndarray, stats: np.ndarray) -> int:
-    """Count words; return the bits of the stop words among them."""
+def _add_words(
+    data: np.ndarray, words: np.ndarray, num: int, stop_words: np.ndarray, case: int, stats: np.ndarray
+) -> int:
+    """Count words; return the bits of the stop words among them. `case` is the bit that tells cases apart, or 0."""
     alphabetic, plain, spaced, characters, found = 0, 0, 0, 0, 0
     for k in range(num):
         kind = words[k, KIND] & KINDS
@@ -188,7 +193,7 @@ def _add_words(data: np.ndarray, words: np.ndarray, num: int, stop_words: np.nda
             spaced += 1
             characters += words[k, CHARACTERS]
             if words[k, STOP] - words[k, START] <= MAX_STOP_WORD:
-                found |= _stop_word(data, words[k, START], words[k, STOP], stop_words)
+                found |= _stop_word(data, words[k, START], words[k, STOP], stop_words, case)
     stats[WORDS] += num
     stats[ALPHABETIC_WORDS] += alphabetic
     stats[PLAIN_WORDS] += plain
@@ -198,11 +203,11 @@ def _add_words(data: np.ndarray, words: np.ndarray, num: int, stop_words: np.nda
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
-def _stop_word(data: np.ndarray, start: int, stop: int, stop_words: np.ndarray) -> int:
+def _stop_word(data: np.ndarray, start: int, stop: int, stop_words: np.ndarray, case: int) -> int:
     """Return the bit of the stop word that `data[start:stop]` is, or 0."""
     key = 0
     for place in range(start, stop):
-        key = (key << 8) | data[place] | 0x20
+        key = (key << 8) | data[place] | case
     for k in range(len(stop_words)):
         if key == stop_words[k, 0] and stop - start == stop_words[k, 1]:
             return 1 << k
