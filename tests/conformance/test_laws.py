@@ -162,6 +162,19 @@ def test_rejects_hold_what_the_ledger_says(reference):
         assert found == expected
 
 
+def test_documents_and_rejects_hold_what_the_filter_measured(reference):
+    """Where it keeps values (C4), and where the row came so far; every engine writes the same bytes."""
+    output, _ = reference
+    seen = set()
+    for table in ("documents", "rejects"):
+        for path in (output / f"stages/1-read/{table}").iterdir():
+            for row in pq.read_table(path).to_pylist():
+                came = row["source"] == "c4" and row.get("transform") in (None, "gopher_quality")
+                assert (row["gopher_quality_min_words"] is not None) == came
+                seen.add((table, row["source"], came))
+    assert seen >= {("documents", "c4", True), ("rejects", "c4", True), ("documents", "web", False)}
+
+
 def test_errored_records_name_file_offset_and_cause(reference):
     output, _ = reference
     errored = [

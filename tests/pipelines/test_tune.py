@@ -15,6 +15,8 @@ import pytest
 from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made import PROSE
+from rows import batch_of, document
 from runs import REPOSITORY, SHARED, run_recipe
 from trees import tree_hashes
 
@@ -24,6 +26,7 @@ from pipelines.explain import explain_document
 from pipelines.ledger import stage_total
 from pipelines.recipe import load_recipe
 from pipelines.schema import REJECTS
+from pipelines.transforms.registry import TRANSFORMS
 from pipelines.transforms.rules import Rule, RuleFilter
 from pipelines.tune import Example, FilterTuning, RuleTuning, Threshold, Tuning, strictest_limit, tune_recipe
 from pipelines.tune import _breaks as breaks
@@ -400,6 +403,52 @@ def test_the_strictest_limit(numbers, at_least, scale, most):
     else:
         assert limit >= 0
         assert broken(limit) <= most < broken(limit + 1 if at_least else limit - 1)
+
+
+# What tune asks of a family
+
+FAMILIES = [step for step in TRANSFORMS.values() if issubclass(step, RuleFilter)]
+TEXTS = [
+    PROSE,
+    PROSE.replace(". ", ".\n") * 3,
+    "- a\n" * 9,
+    "# " * 40,
+    "wait...\n" * 5,
+    "\n\n",
+    "",
+    "12\n3 likes\n",
+    "x" * 99,
+]
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_a_field_with_the_name_of_a_rule_is_its_limit_and_measures_nothing(family):
+    """`tune` takes values measured with one such field for those of another."""
+    batch = batch_of(document(text, language="en") for text in TEXTS)
+    step = family()
+    edited, stats = step.measured(batch)
+    names = [rule.name for rule in step.rules if rule.name in {field.name for field in dataclasses.fields(family)}]
+    assert names
+    for name in names:
+        other = dataclasses.replace(step, **{name: None})
+        assert [rule.name for rule in step.rules if rule not in other.rules] in ([name], [])
+        assert next(rule for rule in other.rules if rule.name == name).limit is None
+        again, measured = other.measured(batch)
+        assert np.array_equal(measured, stats)
+        assert again.equals(edited)
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_values_of_every_family_give_its_verdicts(family):
+    batch = batch_of(document(text, language="en") for text in TEXTS)
+    step = family(values=True)
+    judged = step(batch)
+    columns = [judged.column(f"{family.name}_{rule.name}").to_numpy(zero_copy_only=False) for rule in step.rules]
+    broken = np.any(
+        [breaks(rule, column, rule.limit) for rule, column in zip(step.rules, columns, strict=True)], axis=0
+    )
+    assert broken.tolist() == [verdict is not None for verdict in judged.column("verdict").to_pylist()]
+    assert broken.any()
 
 
 # Real documents

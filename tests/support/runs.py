@@ -37,7 +37,7 @@ sources:
     schema: c4
     root: {shared}/web_text/c4_sample
     include: ["c4_demo.jsonl"]
-    transforms: [language, gopher_quality]
+    transforms: [language, gopher_quality: {{values: true}}]
   conversations:
     reader: conversations
     root: {shared}/instructions
@@ -56,7 +56,8 @@ sources:
 deduplicate: {{exact: all}}
 output: {{buckets: 3, partition_by: [language]}}
 """
-"""About 10 MB of real input: every kind of source, damaged archives, exact copies within and across sources."""
+"""About 10 MB of real input: every kind of source, damaged archives, exact copies within and across sources, and a
+filter that leaves its values."""
 
 
 def small_recipe(folder: Path) -> Path:
