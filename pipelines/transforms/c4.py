@@ -21,8 +21,8 @@ looked at once; the first of these that is true decides:
   at, with the white space that would then end or begin the line. (In datatrove that space stays, so that a line that
   ends in ". [1]" has no end mark.)
 - **sentence**: ends with a run of marks that end sentences (Sentence_Terminal, and the ellipsis) and closing quotes or
-  brackets, behind which comes white space or the line's end; the mark of a single letter ("J. Smith") and of
-  `ABBREVIATIONS` ends none. What stands behind the last end is a sentence, too.
+  brackets, behind which comes white space or the line's end; a single "." behind one ASCII letter ("J. Smith") or
+  behind one of `ABBREVIATIONS` ends none. What stands behind the last end is a sentence, too.
 - phrases are compared without regard to ASCII case, citations within them not cut.
 
 Null switches a rule off. The paper's list of bad words is not shipped: give one, one word or phrase a line, as
@@ -43,10 +43,20 @@ import pyarrow.compute as pc
 
 from pipelines.transforms.edits import Edits, apply_edits, is_breaks, with_room
 from pipelines.transforms.given_files import GivenFile
-from pipelines.transforms.phrases import Phrases, find_phrases, lowered
+from pipelines.transforms.phrases import PhraseArrays, Phrases, find_phrases, lowered
 from pipelines.transforms.rules import Rule, RuleFilter, check_thresholds
-from pipelines.transforms.spans import next_line, skip_space, skip_space_back
-from pipelines.transforms.words import LETTER, SPACE, TERMINAL, UNSPACED, code_point_classes, next_code_point, text_view
+from pipelines.transforms.spans import count_characters, next_line, skip_space, skip_space_back
+from pipelines.transforms.words import (
+    LETTER,
+    NUMBER,
+    SPACE,
+    TERMINAL,
+    UNSPACED,
+    byte_at,
+    code_point_classes,
+    next_code_point,
+    text_view,
+)
 
 POLICY_PHRASES = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
 ABBREVIATIONS = (
@@ -162,7 +172,7 @@ def _keys(words: tuple[str, ...]) -> np.ndarray:
 @numba.njit(nogil=True, cache=True)
 def _cut(
     offsets: np.ndarray, data: np.ndarray, classes: np.ndarray,
-    phrases: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray], abbreviations: np.ndarray,
+    phrases: PhraseArrays, abbreviations: np.ndarray,
     max_word: int, require_end_mark: bool, min_words: int, cut_citations: bool, cut_javascript: bool,
     cut_policy: bool, keep_blank_lines: bool, long_line: int, stats: np.ndarray,
 ) -> np.ndarray:  # fmt: skip
@@ -172,14 +182,20 @@ def _cut(
         begin, end = offsets[row], offsets[row + 1]
         at, after_cr, kept, kept_stop, blank = begin, False, False, begin, False
         while True:
-            start, stop, characters, _, breaks, at, after_cr = next_line(data, at, end, classes, after_cr)
+            start, stop, breaks, at, after_cr = next_line(data, at, end, classes, after_cr)
             if start == end:
                 break
             stats[row, LINES] += 1
+            characters = count_characters(data, start, stop)
             stats[row, LONG_LINES] += characters >= long_line
             blank |= breaks > 0
             line_cuts = num
-            words, longest, brackets, curly = _look_at_line(data, start, stop, classes)
+            brackets, curly = 0, 0
+            for place in range(start, stop):
+                brackets += data[place] == 0x5B
+                curly += data[place] == 0x7B
+            longest = _longest_word(data, start, stop, classes) if characters > max_word >= 0 else 0
+            words = _count_words(data, start, stop, classes, min_words)
             if brackets and cut_citations:
                 cuts = with_room(cuts, num + brackets + 1)
                 start, stop, num = _cut_citations(data, start, stop, classes, row, begin, cuts, num)
@@ -215,28 +231,36 @@ def _cut(
 
 
 @numba.njit(nogil=True, cache=True)
-def _look_at_line(data: np.ndarray, start: int, stop: int, classes: np.ndarray) -> tuple[int, int, int, bool]:
-    """Return how many words the line has, the characters of the longest, its "[", and whether it has a "{"."""
-    words, longest, length, brackets, curly, at = 0, 0, 0, 0, False, start
+def _longest_word(data: np.ndarray, at: int, stop: int, classes: np.ndarray) -> int:
+    """Return the characters of the longest word."""
+    longest, length = 0, 0
     while at < stop:
         code_point, at = next_code_point(data, at, stop)
+        length = 0 if classes[code_point] & (SPACE | UNSPACED) else length + 1
+        longest = max(longest, length)
+    return longest
+
+
+@numba.njit(nogil=True, cache=True)
+def _count_words(data: np.ndarray, at: int, stop: int, classes: np.ndarray, most: int) -> int:
+    """Return how many words there are, or a number from `most` on."""
+    num, in_word = 0, False
+    while at < stop and num < most:
+        code_point, at = next_code_point(data, at, stop)
         kind = classes[code_point]
-        if kind & (SPACE | UNSPACED):
-            words += length > 0
-            words += kind & UNSPACED != 0
-            longest = max(longest, length)
-            length = 0
-        else:
-            length += 1
-            brackets += code_point == 0x5B
-            curly |= code_point == 0x7B
-    return words + (length > 0), max(longest, length), brackets, curly
+        if kind & UNSPACED:
+            num, in_word = num + 1, False
+        elif kind & SPACE:
+            in_word = False
+        elif not in_word:
+            num, in_word = num + 1, True
+    return num
 
 
 @numba.njit(nogil=True, cache=True)
 def _judge_line(
-    data: np.ndarray, start: int, stop: int, words: int, longest: int, curly: bool,
-    phrases: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray], max_word: int, require_end_mark: bool,
+    data: np.ndarray, start: int, stop: int, words: int, longest: int, curly: int,
+    phrases: PhraseArrays, max_word: int, require_end_mark: bool,
     min_words: int,
 ) -> int:  # fmt: skip
     """Return the column in which the line counts; that of the sentences if it stays and says nothing about the page."""
@@ -324,35 +348,48 @@ def _cut_citations(
 
 @numba.njit(nogil=True, cache=True)
 def _count_sentences(data: np.ndarray, start: int, stop: int, classes: np.ndarray, abbreviations: np.ndarray) -> int:
-    num, at, letters, key, open_sentence, mark, dot = 0, start, 0, 0, False, False, False
+    """Count the sentences of a line, looking closer at the marks that may end one."""
+    num, at, behind_last = 0, start, start
     while at < stop:
-        code_point, at = next_code_point(data, at, stop)
-        kind = classes[code_point]
-        if kind & SPACE:
-            if mark:
-                num += 1
-                open_sentence = False
-            letters, key, mark, dot = 0, 0, False, False
-        elif kind & TERMINAL or code_point == 0x2026:
-            open_sentence = True
-            abbreviated = not mark and code_point == 0x2E and not dot and _is_abbreviation(letters, key, abbreviations)
-            mark, dot = not abbreviated, abbreviated
-        elif _closes(code_point):
-            pass  # a quotation mark or bracket leaves the mark before it in its place
-        else:
-            open_sentence, mark, dot = True, False, False
-            letters = letters + 1 if kind & LETTER else 99
-            key = (key << 8 | lowered(code_point & 0x7F)) & ((1 << 56) - 1)
-    return num + (open_sentence or mark)
+        byte = data[at]
+        if byte < 0x80 and not classes[byte] & TERMINAL:
+            at += 1
+            continue
+        code_point, behind = next_code_point(data, at, stop)
+        if not _ends(code_point, classes):
+            at = behind
+            continue
+        ends = not (code_point == 0x2E and _is_abbreviation(data, start, at, classes, abbreviations))
+        at = behind
+        while at < stop:  # more marks, and what closes behind them
+            code_point, behind = next_code_point(data, at, stop)
+            if _ends(code_point, classes):
+                ends = True
+            elif not _closes(code_point):
+                break
+            at = behind
+        if ends and (at == stop or classes[code_point] & SPACE):
+            num += 1
+            at = behind_last = skip_space(data, at, stop, classes)
+    return num + (behind_last < stop)
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
-def _is_abbreviation(letters: int, key: int, abbreviations: np.ndarray) -> bool:
-    if letters == 1:
-        return True
-    if letters > 7:
+def _ends(code_point: int, classes: np.ndarray) -> bool:
+    return classes[code_point] & TERMINAL != 0 or code_point == 0x2026
+
+
+@numba.njit(nogil=True, cache=True)
+def _is_abbreviation(data: np.ndarray, start: int, dot: int, classes: np.ndarray, abbreviations: np.ndarray) -> bool:
+    """Whether what stands before the "." at `dot`, up to white space or an opening mark, is a letter or abbreviates."""
+    at, key = dot, 0
+    while at > start and dot - at <= 7 and data[at - 1] < 0x80 and classes[data[at - 1]] & LETTER:
+        at -= 1
+        key |= lowered(byte_at(data, at)) << 8 * (dot - 1 - at)
+    size = dot - at
+    if size == 0 or size > 7 or (at > start and (data[at - 1] >= 0x80 or classes[data[at - 1]] & NUMBER)):
         return False
-    found = False
+    found = size == 1
     for k in range(len(abbreviations)):
         found |= abbreviations[k] == key
     return found

@@ -152,7 +152,7 @@ def is_breaks(data: np.ndarray, start: int, stop: int, num: int) -> bool:
     """Whether `data[start:stop]` is `num` line feeds."""
     if stop - start != num:
         return False
-    differs = False
-    for place in range(start, stop):
-        differs |= data[place] != 10
-    return not differs
+    place = start
+    while place < stop and data[place] == 10:
+        place += 1
+    return place == stop

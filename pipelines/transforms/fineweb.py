@@ -21,16 +21,16 @@ import numba
 import numpy as np
 import pyarrow as pa
 
-from pipelines.transforms.hash_table import find_key, key_of, table_size
+from pipelines.transforms.hashing import find_key, hash_bytes, key_of, table_size
 from pipelines.transforms.rules import RATIO, Rule, RuleFilter, check_thresholds
 from pipelines.transforms.spans import (
     CHUNK,
     NO_GIVEN_WORDS,
     GivenWords,
     count_characters,
+    count_words,
     most_lines,
     next_line,
-    read_words,
 )
 from pipelines.transforms.words import LINE_BREAK, TERMINAL, code_point_classes, next_code_point, text_view
 
@@ -110,14 +110,12 @@ def _count(
     keys = np.empty(table_size(min(MOST, largest // 2 + 1)), np.int64)
     words = np.empty((CHUNK + 1, 5), np.int64)
     for row in range(len(offsets) - 1):
-        at, end, inside = offsets[row], offsets[row + 1], False
+        at, end = offsets[row], offsets[row + 1]
         _count_lines(data, at, end, classes, short_line, ignore_trailing_space, keys, stats[row])
         if len(given_offsets):
             stats[row, WORDS] = given_offsets[row + 1] - given_offsets[row]
         else:
-            while at < end:
-                num, at, inside = read_words(data, at, end, classes, inside, words)
-                stats[row, WORDS] += num
+            stats[row, WORDS] = count_words(data, at, end, classes, words)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -131,15 +129,16 @@ def _count_lines(
     keys[: mask + 1] = 0
     at, after_cr = begin, False
     while True:
-        start, stop, characters, hashed, _, at, after_cr = next_line(data, at, end, classes, after_cr)
+        start, stop, _, at, after_cr = next_line(data, at, end, classes, after_cr)
         if start == end:
             break
+        characters = count_characters(data, start, stop)
         stats[LINES] += 1
         stats[SHORT_LINES] += characters <= short_line
         # the character behind the last one of the line is white space: the line break itself, or more
         if ignore_trailing_space or stop == end or _breaks_line(data, stop, end, classes):
             stats[PUNCTUATED_LINES] += _ends_sentence(data, start, stop, classes)
-        key = key_of(hashed)
+        key = key_of(hash_bytes(data, start, stop))
         place = find_key(keys, mask, key)
         if place >= 0:
             stats[DUPLICATE_CHARACTERS] += characters

@@ -40,15 +40,16 @@ from pipelines.transforms.spans import (
     STOP,
     SYMBOL_WORD,
     GivenWords,
+    next_line,
     read_given_words,
     read_words,
 )
-from pipelines.transforms.words import LINE_BREAK, SPACE, code_point_classes, next_code_point, text_view
+from pipelines.transforms.words import byte_at, code_point_classes, text_view
 
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 """The published list; at most 63 words of at most 7 ASCII letters, so that a word is one integer to the kernel."""
 
-MAX_STOP_WORD = 7
+MAX_STOP_WORD = max(map(len, STOP_WORDS))
 """Bytes."""
 
 (
@@ -207,7 +208,7 @@ def _stop_word(data: np.ndarray, start: int, stop: int, stop_words: np.ndarray, 
     """Return the bit of the stop word that `data[start:stop]` is, or 0."""
     key = 0
     for place in range(start, stop):
-        key = (key << 8) | data[place] | case
+        key = (key << 8) | byte_at(data, place) | case
     for k in range(len(stop_words)):
         if key == stop_words[k, 0] and stop - start == stop_words[k, 1]:
             return 1 << k
@@ -215,33 +216,38 @@ def _stop_word(data: np.ndarray, start: int, stop: int, stop_words: np.ndarray, 
 
 
 @numba.njit(nogil=True, cache=True)
-def _count_lines(data: np.ndarray, at: int, end: int, classes: np.ndarray, stats: np.ndarray) -> None:
-    """Count lines, bullets, hashes and ellipses of `data[at:end]`.
-
-    `dots` is the length of the run of "." that ends here; `ellipsis` is whether the line, white space aside, does so.
-    """
-    dots, in_line, bullet, ellipsis = 0, False, False, False
-    while at < end:
-        code_point, at = next_code_point(data, at, end)
-        kind = classes[code_point]
-        if kind & SPACE:
-            dots = 0
-            if kind & LINE_BREAK and in_line:
-                _close_line(bullet, ellipsis, stats)
-                in_line = False
-            continue
-        if not in_line:
-            in_line, bullet = True, code_point == 0x2022 or code_point == 0x2D or code_point == 0x2A
-        dots = dots + 1 if code_point == 0x2E else 0
-        ellipsis = code_point == 0x2026 or dots >= 3
-        stats[ELLIPSES] += code_point == 0x2026 or (dots > 0 and dots % 3 == 0)
-        stats[HASHES] += code_point == 0x23
-    if in_line:
-        _close_line(bullet, ellipsis, stats)
+def _count_lines(data: np.ndarray, begin: int, end: int, classes: np.ndarray, stats: np.ndarray) -> None:
+    """Count lines, bullets, hashes and ellipses of `data[begin:end]`."""
+    at, after_cr = begin, False
+    while True:
+        start, stop, _, at, after_cr = next_line(data, at, end, classes, after_cr)
+        if start == end:
+            break
+        stats[LINES] += 1
+        first = data[start]
+        stats[BULLET_LINES] += first == 0x2D or first == 0x2A or _is_wide(data, start, stop, 0xA2)
+        dots = stop - start >= 3 and data[stop - 1] == 0x2E and data[stop - 2] == 0x2E and data[stop - 3] == 0x2E
+        stats[ELLIPSIS_LINES] += dots or (stop - start >= 3 and _is_wide(data, stop - 3, stop, 0xA6))
+    hashes = 0
+    for place in range(begin, end):
+        hashes += data[place] == 0x23
+    stats[HASHES] += hashes
+    ellipses, place = 0, begin
+    while place < end:
+        byte = data[place]
+        if byte == 0x2E:
+            dots_at = place
+            while place < end and data[place] == 0x2E:
+                place += 1
+            ellipses += (place - dots_at) // 3
+        elif byte == 0xE2 and _is_wide(data, place, end, 0xA6):
+            ellipses, place = ellipses + 1, place + 3
+        else:
+            place += 1
+    stats[ELLIPSES] += ellipses
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
-def _close_line(bullet: bool, ellipsis: bool, stats: np.ndarray) -> None:
-    stats[LINES] += 1
-    stats[BULLET_LINES] += bullet
-    stats[ELLIPSIS_LINES] += ellipsis
+def _is_wide(data: np.ndarray, at: int, end: int, last: int) -> bool:
+    """Whether E2 80 and this byte begin at `at`: the ellipsis (A6) or the bullet (A2)."""
+    return at + 3 <= end and data[at] == 0xE2 and data[at + 1] == 0x80 and data[at + 2] == last

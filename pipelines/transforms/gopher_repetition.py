@@ -31,16 +31,14 @@ import numba
 import numpy as np
 import pyarrow as pa
 
-from pipelines.transforms.hash_table import find_key, key_of, table_size
+from pipelines.transforms.hashing import HASH_START, find_key, hash_bytes, hash_on, key_of, table_size
 from pipelines.transforms.rules import RATIO, Rule, RuleFilter, check_thresholds
 from pipelines.transforms.spans import (
     CHARACTERS,
     CHUNK,
     HASH,
-    HASH_START,
     KIND,
     KINDS,
-    MULTIPLIER,
     NO_GIVEN_WORDS,
     STOP,
     UNSPACED_WORD,
@@ -175,12 +173,12 @@ def _count_lines(
     mask = table_size(min(most, most_lines(data, begin, end))) - 1
     keys[: mask + 1] = 0
     while num_lines < most:
-        start, _last, characters, hashed, before, at, after_cr = next_line(data, at, end, classes, after_cr)
+        start, last, before, at, after_cr = next_line(data, at, end, classes, after_cr)
         if start == end:
             stop = end
             break
         stop = at
-        key = key_of(hashed)
+        characters, key = count_characters(data, start, last), key_of(hash_bytes(data, start, last))
         place = find_key(keys, mask, key)
         if place >= 0:
             stats[DUPLICATE_LINES] += 1
@@ -190,7 +188,7 @@ def _count_lines(
         if num_lines == 0 or before:
             hashes[num_paragraphs], sizes[num_paragraphs] = HASH_START, -1
             num_paragraphs += 1
-        hashes[num_paragraphs - 1] = (hashes[num_paragraphs - 1] ^ key) * MULTIPLIER
+        hashes[num_paragraphs - 1] = hash_on(hashes[num_paragraphs - 1], key)
         sizes[num_paragraphs - 1] += characters + 1
         num_lines += 1
     mask = table_size(num_paragraphs) - 1
@@ -267,7 +265,7 @@ def _count_n_grams(
     num_places = max(num - 1, 0)
     for k in range(num_places):
         places[k] = k
-        grams[k] = (hashes[k] * MULTIPLIER) ^ hashes[k + 1]
+        grams[k] = hash_on(hash_on(HASH_START, hashes[k]), hashes[k + 1])
     for n in range(2, 11):
         if num < n:
             return
@@ -307,6 +305,6 @@ def _count_n_grams(
             if place < len(keys) and counts[place] > 1 and start + n < num:
                 places[kept] = start
                 # equal n-grams have one first place, which with the next word stands for the longer n-gram
-                grams[kept] = (place * MULTIPLIER + n) * MULTIPLIER ^ hashes[start + n]
+                grams[kept] = hash_on(hash_on(place, n), hashes[start + n])
                 kept += 1
         num_places = kept

@@ -33,13 +33,14 @@ import pyarrow as pa
 from pipelines.transforms.edits import Edits, apply_edits, is_breaks, with_room
 from pipelines.transforms.phrases import lowered, matches
 from pipelines.transforms.rules import RATIO, Rule, RuleFilter, check_at_most, check_thresholds
-from pipelines.transforms.spans import next_line, skip_space_back
+from pipelines.transforms.spans import count_characters, next_line, skip_space_back
 from pipelines.transforms.words import (
     LETTER,
     NUMBER,
     SPACE,
     UNSPACED,
     UPPERCASE,
+    byte_at,
     code_point_classes,
     next_code_point,
     text_view,
@@ -130,11 +131,12 @@ def _cut(
         begin, end = offsets[row], offsets[row + 1]
         at, after_cr, kept, kept_stop, most_breaks = begin, False, False, begin, 1
         while True:
-            start, stop, characters, _, breaks, at, after_cr = next_line(data, at, end, classes, after_cr)
+            start, stop, breaks, at, after_cr = next_line(data, at, end, classes, after_cr)
             if start == end:
                 break
             most_breaks = max(most_breaks, breaks + 1)  # the break that ended the line before is not among them
             words, uppercase, digits = _look_at_line(data, start, stop, classes)
+            characters = count_characters(data, start, stop)
             num_pieces, left, cause = 1, words, -1
             if uppercase * RATIO > max_uppercase * characters:
                 cause = UPPERCASE_LINES
@@ -183,15 +185,21 @@ def _look_at_line(data: np.ndarray, at: int, stop: int, classes: np.ndarray) -> 
     """Return words, upper-case characters and digits of `data[at:stop]`."""
     words, uppercase, digits, in_word = 0, 0, 0, 0
     while at < stop:
-        code_point, at = next_code_point(data, at, stop)
-        kind = classes[code_point]
-        if kind & (SPACE | UNSPACED):
-            words += in_word + (kind & UNSPACED != 0)
-            in_word = 0
+        if data[at] < 0x80:  # without a branch: where words end cannot be foreseen
+            kind = byte_at(classes, data[at])
+            at += 1
         else:
-            in_word = 1
-            uppercase += kind & UPPERCASE != 0
-            digits += kind & NUMBER != 0
+            code_point, at = next_code_point(data, at, stop)
+            kind = byte_at(classes, code_point)
+            if kind & UNSPACED:
+                words += in_word + 1
+                in_word = 0
+                continue
+        space = kind & SPACE
+        words += in_word & space
+        in_word = space ^ 1
+        uppercase += kind // UPPERCASE & 1
+        digits += kind // NUMBER & 1
     return words + in_word, uppercase, digits
 
 
@@ -217,7 +225,7 @@ def _is_counter(
     while at < stop and (0x30 <= data[at] <= 0x39 or data[at] == 0x2C or data[at] == 0x2E):
         at += 1
     if at < stop:
-        letter = lowered(data[at])
+        letter = lowered(byte_at(data, at))
         at += letter == 0x6B or letter == 0x6D or letter == 0x62  # k, m, b
     behind = _skip(data, at, stop, classes, SPACE, True)
     if behind == at:
@@ -234,10 +242,10 @@ def _says(data: np.ndarray, at: int, stop: int, phrase: bytes) -> bool:
     """Whether `data[at:stop]` begins with a lower-case phrase, but for ASCII case."""
     if at + len(phrase) > stop:
         return False
-    differs = False
-    for k in range(len(phrase)):
-        differs |= lowered(data[at + k]) != phrase[k]
-    return not differs
+    k = 0
+    while k < len(phrase) and lowered(byte_at(data, at + k)) == phrase[k]:
+        k += 1
+    return k == len(phrase)
 
 
 @numba.njit(nogil=True, cache=True)

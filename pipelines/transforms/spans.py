@@ -21,21 +21,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numba
 import numpy as np
 
-from pipelines.transforms.words import LETTER, LINE_BREAK, MARK, NUMBER, SPACE, UNSPACED, next_code_point
+from pipelines.transforms.hashing import HASH_START, hash_on
+from pipelines.transforms.words import LETTER, MARK, NUMBER, SPACE, UNSPACED, byte_at, next_code_point
 
 SPACED_WORD, UNSPACED_WORD, SYMBOL_WORD = 1, 2, 3
 """Kinds of word; `ALPHABETIC` is added to the kind of one that holds a letter."""
 ALPHABETIC = LETTER
 KINDS = 3
 """Mask of the kind."""
-
-MULTIPLIER = 0x2127599BF4325C37
-"""Of the hashes of words and lines: an odd number without a pattern in its bits. They wrap at 64 bits."""
-HASH_START = 0x51_7C_C1_B7_27_22_0A_95
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -117,8 +115,8 @@ def _scan_words(
     running, hashed = HASH_START, HASH_START
     while at < end:
         while at < end and data[at] < 0x80:
-            code_point: int = data[at] & 0xFF  # in a kernel the literals make them int64
-            kind: int = classes[code_point] & 0xFF
+            code_point = byte_at(data, at)
+            kind = byte_at(classes, code_point)
             if kind & SPACE:
                 if at > token:
                     num += _write(words, num, start, stop, token, at, seen, hashed, running, inside)
@@ -131,7 +129,7 @@ def _scan_words(
                 within = -((kind >> 2 | kind >> 4) & 1)
                 start ^= (start ^ at) & within & ~begun
                 running ^= (running ^ HASH_START) & within & ~begun
-                running = (running ^ code_point) * MULTIPLIER
+                running = hash_on(running, code_point)
                 at += 1
                 stop ^= (stop ^ at) & within
                 hashed ^= (hashed ^ running) & within
@@ -139,19 +137,19 @@ def _scan_words(
         if at == end:
             break
         code_point, behind = next_code_point(data, at, end)
-        kind = classes[code_point] & 0xFF
+        kind = byte_at(classes, code_point)
         if kind & (SPACE | UNSPACED):
             if at > token:  # before a letter of another script the token goes on
                 ahead = inside or kind & UNSPACED != 0
                 num += _write(words, num, start, stop, token, at, seen, hashed, running, ahead)
             seen, running, token, inside = 0, HASH_START, behind, False
             if kind & UNSPACED:
-                start, at, running, inside = at, behind, (HASH_START ^ code_point) * MULTIPLIER, True
+                start, at, running, inside = at, behind, hash_on(HASH_START, code_point), True
                 while at < end:
                     code_point, behind = next_code_point(data, at, end)
                     if not classes[code_point] & MARK:
                         break
-                    running, at = (running ^ code_point) * MULTIPLIER, behind
+                    running, at = hash_on(running, code_point), behind
                 words[num, START], words[num, STOP], words[num, CHARACTERS] = start, at, 0
                 words[num, KIND], words[num, HASH] = UNSPACED_WORD | ALPHABETIC | NOT_ASCII, running
                 num += 1
@@ -164,7 +162,7 @@ def _scan_words(
             within = -((kind >> 2 | kind >> 4) & 1)
             start ^= (start ^ at) & within & ~begun
             running ^= (running ^ HASH_START) & within & ~begun
-            running = (running ^ code_point) * MULTIPLIER
+            running = hash_on(running, code_point)
             stop ^= (stop ^ behind) & within
             hashed ^= (hashed ^ running) & within
             seen |= kind | NOT_ASCII
@@ -176,7 +174,7 @@ def _scan_words(
 
 @numba.njit(nogil=True, cache=True, inline="always")
 def _write(
-    words: np.ndarray, num: int, start: int, stop: int, token: int, at: int, seen: int, hashed: int, running: int,
+    words: np.ndarray, num: int, start: int, stop: int, token: int, at: int, seen: int, hashed: Any, running: Any,
     inside: bool,
 ) -> int:  # fmt: skip
     """Write the word of a token, a plain one or, if it has none and had none before, a symbol word; returns how many.
@@ -205,7 +203,7 @@ def read_given_words(
         while at < stop:
             code_point, at = next_code_point(data, at, stop)
             seen |= classes[code_point]
-            hashed = (hashed ^ code_point) * MULTIPLIER
+            hashed = hash_on(hashed, code_point)
         words[k, START], words[k, STOP], words[k, CHARACTERS] = start, stop, count_characters(data, start, stop)
         words[k, KIND] = (SPACED_WORD if seen & (LETTER | NUMBER) else SYMBOL_WORD) | (seen & ALPHABETIC)
         words[k, HASH] = hashed
@@ -215,36 +213,64 @@ def read_given_words(
 @numba.njit(nogil=True, cache=True)
 def next_line(
     data: np.ndarray, at: int, end: int, classes: np.ndarray, after_cr: bool
-) -> tuple[int, int, int, int, int, int, bool]:
-    """Return the next line of `data[at:end]`: start, stop, characters, hash, line breaks before it, and where to go on.
+) -> tuple[int, int, int, int, bool]:
+    """Return the next line of `data[at:end]`: start, stop, line breaks before it, and where to go on (at, after_cr).
 
     The break that ends the line is passed over; `after_cr` says whether it was a CR, to which an LF at `at` belongs.
     At the end of the text start is `end`. With the break that ended the line before, one break or more before this one
     are a blank line.
     """
-    start, stop, characters, pending, breaks = end, end, 0, 0, 0
-    hashed, running = HASH_START, HASH_START
+    breaks = 0
     while at < end:
-        code_point, behind = next_code_point(data, at, end)
-        kind = classes[code_point]
-        if kind & LINE_BREAK:
-            if start < end:
-                return start, stop, characters, hashed, breaks, behind, code_point == 0x0D
-            breaks += not (code_point == 0x0A and after_cr)
-            after_cr = code_point == 0x0D
-        elif kind & SPACE:
-            after_cr = False
-            if start < end:
-                running = (running ^ code_point) * MULTIPLIER
-                pending += 1
+        last, size = at, 0
+        while last < end:
+            byte = data[last]
+            if byte <= 0x0D and byte >= 0x0A:
+                size = 1
+                break
+            if byte == 0xC2 or byte == 0xE2:
+                size = _wide_break(data, last, end)
+                if size:
+                    break
+            last += 1
+        start = skip_space(data, at, last, classes)
+        is_cr = size == 1 and data[last] == 0x0D
+        if start < last:
+            return start, skip_space_back(data, start, last, classes), breaks, last + size, is_cr
+        breaks += size > 0 and not (after_cr and last == at and data[last] == 0x0A)
+        after_cr = is_cr
+        at = last + size
+    return end, end, breaks, end, False
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def _wide_break(data: np.ndarray, at: int, end: int) -> int:
+    """Return the bytes of the NEL, LS or PS that begins at `at`, or 0."""
+    if data[at] == 0xC2:
+        return 2 if at + 1 < end and data[at + 1] == 0x85 else 0
+    return 3 if at + 2 < end and data[at + 1] == 0x80 and (data[at + 2] | 1) == 0xA9 else 0
+
+
+@numba.njit(nogil=True, cache=True)
+def count_words(data: np.ndarray, at: int, end: int, classes: np.ndarray, words: np.ndarray) -> int:
+    """Return how many words `data[at:end]` has. `words` is a chunk for `read_words`, whose rows are not kept."""
+    num, begin, spaced = 0, at, 1
+    while at < end:
+        if data[at] < 0x80:
+            space: int = classes[data[at]] & SPACE
+            at += 1
         else:
-            if start == end:
-                start = at
-            running = (running ^ code_point) * MULTIPLIER
-            characters += pending + 1
-            pending, stop, hashed = 0, behind, running
-        at = behind
-    return start, stop, characters, hashed, breaks, end, False
+            code_point, at = next_code_point(data, at, end)
+            if classes[code_point] & UNSPACED:  # a token is no longer one word
+                num, at, inside = 0, begin, False
+                while at < end:
+                    found, at, inside = read_words(data, at, end, classes, inside, words)
+                    num += found
+                return num
+            space = classes[code_point] & SPACE
+        num += spaced & (space ^ 1)
+        spaced = space
+    return num
 
 
 @numba.njit(nogil=True, cache=True)

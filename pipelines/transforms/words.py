@@ -11,6 +11,7 @@ between words are Han (with its iteration marks), Hiragana, Katakana, Thai, Lao,
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import numba
 import numpy as np
@@ -206,6 +207,13 @@ def text_view(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
         return np.zeros(len(column) + 1, np.int64), np.zeros(0, np.uint8)
     view = np.frombuffer(offsets, np.int64, len(column) + 1, column.offset * 8)
     return view, np.zeros(0, np.uint8) if data is None else np.frombuffer(data, np.uint8)
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def byte_at(data: np.ndarray, at: int) -> int:
+    """Return a byte as int64: in a kernel uint8 with int64 makes uint64, and that with int64 a float."""
+    byte: Any = np.int64(data[at])
+    return byte
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
