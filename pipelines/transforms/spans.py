@@ -4,9 +4,10 @@ The words of this file mean the same in every filter:
 
 - **token**: a maximal run of characters that are not white space. A token without a letter or digit is one *symbol
   word* ("--", "#", an emoji). Any other token is made of *plain words*.
-- **plain word**: what remains of a token once characters other than letters, marks and digits are cut off its ends:
-  `"don't,"` is one plain word of 5 characters, `(2,000)` is one of 5. In scripts without spaces (see `words.py`) every
-  letter, with the marks behind it, is a plain word, as no rule finds the borders.
+- **plain word**: a token from its first letter or digit to its last one, with the marks behind that: `"don't,"` is one
+  plain word of 5 characters, `(2,000)` is one of 5. In scripts without spaces (see `words.py`) every letter, with the
+  marks behind it, is a plain word, as no rule finds the borders; what stands between them is treated like a token, but
+  is no word without a letter or digit.
 - **word**: a plain word or a symbol word.
 - **line**: text between two line breaks (LF, VT, FF, CR, NEL, LS, PS; CR LF is one) that holds anything but white
   space: blank lines are no lines. A line begins and ends with a character that is not white space.
@@ -104,7 +105,7 @@ def _scan_words(
 ) -> tuple[int, int, bool]:
     """Do what `read_words` does; words that are not ASCII get their bytes for characters.
 
-    A token's word runs from its first letter or digit (`start`) to its last letter, mark or digit (`stop`), and
+    A token's word runs from its first letter or digit (`start`) to its last, marks included (`stop`), and
     `hashed` is the hash up to there; `running` goes on to the token's end.
 
     A processor cannot foresee where a word ends, and pays for each branch that it guesses wrong: within a token there
