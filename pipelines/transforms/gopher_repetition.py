@@ -214,16 +214,16 @@ def _take_words(
 
     `sums[k]` are the characters of the words before k, `joins[k]` the characters between them.
     """
-    num, inside, stop = 0, False, at
+    num, inside, stop, spaced = 0, False, at, False
     sums[0] = joins[0] = 0
     while at < end:
         found, at, inside = read_words(data, at, end, classes, inside, words)
         taken = min(found, len(hashes) - num)
-        _take_down(words, taken, num, hashes, sums, joins)
+        spaced = _take_down(words, taken, num, hashes, sums, joins, spaced)
         num += taken
+        stop = words[taken - 1, STOP] if taken else stop
         if taken < found:
-            return num, words[taken - 1, STOP] if taken else stop
-        stop = at
+            return num, stop
     return num, end
 
 
@@ -233,23 +233,26 @@ def _take_given_words(
     hashes: np.ndarray, sums: np.ndarray, joins: np.ndarray,
 ) -> tuple[int, int]:  # fmt: skip
     """Take down another tokenizer's words, as `_take_words` does. They may be as many as the text has bytes."""
-    num = 0
+    num, spaced = 0, False
     sums[0] = joins[0] = 0
-    for first in range(0, min(len(spans), len(hashes)), CHUNK):
-        found = min(read_given_words(data, begin, spans, first, classes, words), len(hashes) - num)
-        _take_down(words, found, num, hashes, sums, joins)
+    while num < min(len(spans), len(hashes)):
+        found = min(read_given_words(data, begin, spans, num, classes, words), len(hashes) - num)
+        spaced = _take_down(words, found, num, hashes, sums, joins, spaced)
         num += found
-    return num, end
+    return num, begin + spans[num - 1, 1] if num < len(spans) else end
 
 
 @numba.njit(nogil=True, cache=True)
 def _take_down(
-    words: np.ndarray, found: int, num: int, hashes: np.ndarray, sums: np.ndarray, joins: np.ndarray
-) -> None:
+    words: np.ndarray, found: int, num: int, hashes: np.ndarray, sums: np.ndarray, joins: np.ndarray, spaced: bool
+) -> bool:
+    """Take down words from place `num` on; `spaced`, given and returned, is whether the last one has room behind it."""
     for k in range(found):
+        before, spaced = spaced, (words[k, KIND] & KINDS) != UNSPACED_WORD
         hashes[num + k] = words[k, HASH]
         sums[num + k + 1] = sums[num + k] + words[k, CHARACTERS]
-        joins[num + k + 1] = joins[num + k] + ((words[k, KIND] & KINDS) != UNSPACED_WORD)
+        joins[num + k + 1] = joins[num + k] + (before & spaced)
+    return spaced
 
 
 @numba.njit(nogil=True, cache=True)
@@ -288,7 +291,7 @@ def _count_n_grams(
                 if place < len(keys) and firsts[place] == places[k] and counts[place] > best:
                     best, best_place = counts[place], places[k]
             last = best_place + n
-            size = sums[last] - sums[best_place] + joins[last - 1] - joins[best_place]
+            size = sums[last] - sums[best_place] + joins[last] - joins[best_place + 1]
             stats[N_GRAMS + n - 2] = best * size
         else:
             for k in range(num_places):

@@ -152,7 +152,7 @@ def column(texts: Sequence[str | None]) -> pa.Array:
 def bytes_column(rows: Sequence[bytes]) -> pa.Array:
     """Return a text column of bytes that need not be UTF-8."""
     offsets = np.cumsum([0, *map(len, rows)]).astype(np.int64)
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(rows))]
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(bytearray(b"".join(rows)))]
     return pa.Array.from_buffers(pa.large_string(), len(rows), buffers)
 
 

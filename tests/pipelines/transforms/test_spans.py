@@ -36,7 +36,7 @@ CLASSES = code_point_classes()
 
 
 def bytes_of(text: str | bytes) -> np.ndarray:
-    return np.frombuffer(text.encode() if isinstance(text, str) else text, np.uint8)
+    return np.frombuffer(bytearray(text.encode() if isinstance(text, str) else text), np.uint8)
 
 
 def read(text: str | bytes, chunk: int = CHUNK) -> np.ndarray:
