@@ -64,7 +64,7 @@ def apply_edits(batch: pa.RecordBatch, edits: Edits, replacements: tuple[bytes, 
 
 def _bitmap(valid: pa.BooleanArray) -> pa.Buffer:
     """Return a validity bitmap that begins at its first bit."""
-    return pa.array(valid.to_pylist(), pa.bool_()).buffers()[1]
+    return pa.array(valid.to_numpy(zero_copy_only=False)).buffers()[1]
 
 
 def _moved(turns: pa.ListArray, spans: np.ndarray, given_offsets: np.ndarray) -> pa.ListArray:
@@ -118,17 +118,24 @@ def _splice(
 @numba.njit(nogil=True, cache=True)
 def _move(bounds: np.ndarray, places: np.ndarray, spans: np.ndarray, given_offsets: np.ndarray) -> None:
     """Move byte offsets (those of row r are `places[bounds[r]:bounds[r + 1]]`) to the edited texts, in place."""
-    first = 0
+    shifts = np.zeros(len(spans) + 1, np.int64)
+    for k in range(len(spans)):
+        shifts[k + 1] = shifts[k] + _growth(spans[k], given_offsets)
+    first, last = 0, 0
     for row in range(len(bounds) - 1):
-        while first < len(spans) and spans[first, ROW] < row:
-            first += 1
+        while last < len(spans) and spans[last, ROW] == row:
+            last += 1
         for k in range(bounds[row], bounds[row + 1]):
-            place, shift, edit = places[k], 0, first
-            while edit < len(spans) and spans[edit, ROW] == row and spans[edit, START] < place:
-                shift += _growth(spans[edit], given_offsets)
-                place = max(place, spans[edit, END])
-                edit += 1
-            places[k] = place + shift
+            low, high = first, last
+            while low < high:  # for the edits that begin before the place; turns may be in any order
+                middle = (low + high) // 2
+                if spans[middle, START] < places[k]:
+                    low = middle + 1
+                else:
+                    high = middle
+            if low > first:
+                places[k] = max(places[k], spans[low - 1, END]) + shifts[low] - shifts[first]
+        first = last
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
