@@ -13,16 +13,18 @@ looked at once; the first of these that is true decides:
 7. it says one of `POLICY_PHRASES`: the line goes;
 8. else it stays, and its sentences are counted.
 
-- **word**: here what stands between white space (`spans.py`: a token), as in the published code; every letter of a
-  script without spaces is one. Citations count as words.
+- **word**: here what stands between white space (`spans.py`: a token), as in the published code; in scripts without
+  spaces every letter, with the marks behind it, is one, and so is what stands between. Citations count as words.
 - **line**: as in `spans.py`. The lines that stay are joined by one line break, as in the published code; with
   `keep_blank_lines` a blank line between two of them is left.
 - **citation**: `[`, digits or nothing, `]`; `[edit]`; `[citation needed]`. They are cut before the end mark is looked
   at, with the white space that would then end or begin the line. (In datatrove that space stays, so that a line that
-  ends in ". [1]" has no end mark.)
+  ends in ". [1]" has no end mark.) A line of nothing else has too few words, however few are asked for.
 - **sentence**: ends with a run of marks that end sentences (Sentence_Terminal, and the ellipsis) and closing quotes or
-  brackets, behind which comes white space or the line's end; a single "." behind one ASCII letter ("J. Smith") or
-  behind one of `ABBREVIATIONS` ends none. What stands behind the last end is a sentence, too.
+  brackets (`" ' ) ] » ’ ” 」 ）`), behind which, citations that are cut aside, comes white space or the line's end. A
+  single "." behind one ASCII letter ("J. Smith") or behind one of `ABBREVIATIONS` ends none, if these
+  begin the line or stand behind an ASCII character that is no letter or digit, nor the apostrophe of a word ("can't.").
+  What stands behind the last end is a sentence, too.
 - phrases are compared without regard to ASCII case, citations within them not cut.
 
 Null switches a rule off. The paper's list of bad words is not shipped: give one, one word or phrase a line, as
@@ -45,7 +47,7 @@ from pipelines.transforms.edits import Edits, apply_edits, is_breaks, with_room
 from pipelines.transforms.given_files import GivenFile
 from pipelines.transforms.phrases import PhraseArrays, Phrases, find_phrases, lowered
 from pipelines.transforms.rules import Rule, RuleFilter, check_thresholds
-from pipelines.transforms.spans import count_characters, next_line, skip_space, skip_space_back
+from pipelines.transforms.spans import count_characters, next_line, skip_marks, skip_space, skip_space_back
 from pipelines.transforms.words import (
     LETTER,
     NUMBER,
@@ -154,14 +156,18 @@ class C4Quality(RuleFilter):
 
 
 def _has_bad_word(text: pa.Array, given: GivenFile) -> np.ndarray:
-    found = pc.match_substring_regex(text, _bad_words(given)).fill_null(False)
+    pattern = _bad_words(given)
+    if pattern is None:
+        return np.zeros(len(text), np.int64)
+    found = pc.match_substring_regex(text, pattern).fill_null(False)
     return found.to_numpy(zero_copy_only=False).astype(np.int64)
 
 
 @lru_cache(maxsize=8)
-def _bad_words(given: GivenFile) -> str:
-    words = [line.strip() for line in given.read().decode("utf-8", "replace").splitlines()]
-    return rf"(?i)(?:^|\W)(?:{'|'.join(re.escape(word) for word in words if word)})(?:\W|$)"
+def _bad_words(given: GivenFile) -> str | None:
+    lines = [line.strip() for line in given.read().decode("utf-8-sig", "replace").splitlines()]
+    words = "|".join(re.escape(line) for line in lines if line)
+    return rf"(?i)(?:^|\W)(?:{words})(?:\W|$)" if words else None
 
 
 def _keys(words: tuple[str, ...]) -> np.ndarray:
@@ -196,20 +202,17 @@ def _cut(
                 curly += data[place] == 0x7B
             longest = _longest_word(data, start, stop, classes) if characters > max_word >= 0 else 0
             words = _count_words(data, start, stop, classes, min_words)
-            if brackets and cut_citations:
-                cuts = with_room(cuts, num + brackets + 1)
-                start, stop, num = _cut_citations(data, start, stop, classes, row, begin, cuts, num)
+            cited = cut_citations and brackets > 0
+            if cited:
+                start, stop, cuts, num = _cut_citations(data, start, stop, classes, row, begin, cuts, num)
             verdict = _judge_line(
-                data, start, stop, words, longest, curly, phrases, max_word, require_end_mark, min_words
-            )
-            if verdict == JAVASCRIPT_LINES and not cut_javascript:
-                verdict = CURLY_BRACKET_LINES if curly else SENTENCES
-            if verdict == POLICY_LINES and not cut_policy:
-                verdict = SENTENCES
+                data, start, stop, words, longest, curly, phrases, max_word, require_end_mark, min_words,
+                cut_javascript, cut_policy,
+            )  # fmt: skip
             if verdict != SENTENCES:
                 stats[row, verdict] += 1
             else:
-                stats[row, SENTENCES] += _count_sentences(data, start, stop, classes, abbreviations)
+                stats[row, SENTENCES] += _count_sentences(data, start, stop, classes, abbreviations, cited)
             if LONG_WORD_LINES <= verdict <= POLICY_LINES:
                 num = line_cuts
                 continue
@@ -235,9 +238,14 @@ def _longest_word(data: np.ndarray, at: int, stop: int, classes: np.ndarray) -> 
     """Return the characters of the longest word."""
     longest, length = 0, 0
     while at < stop:
-        code_point, at = next_code_point(data, at, stop)
-        length = 0 if classes[code_point] & (SPACE | UNSPACED) else length + 1
-        longest = max(longest, length)
+        code_point, behind = next_code_point(data, at, stop)
+        if classes[code_point] & UNSPACED:
+            behind = skip_marks(data, behind, stop, classes)
+            longest, length = max(longest, count_characters(data, at, behind)), 0
+        else:
+            length = 0 if classes[code_point] & SPACE else length + 1
+            longest = max(longest, length)
+        at = behind
     return longest
 
 
@@ -249,7 +257,7 @@ def _count_words(data: np.ndarray, at: int, stop: int, classes: np.ndarray, most
         code_point, at = next_code_point(data, at, stop)
         kind = classes[code_point]
         if kind & UNSPACED:
-            num, in_word = num + 1, False
+            num, in_word, at = num + 1, False, skip_marks(data, at, stop, classes)
         elif kind & SPACE:
             in_word = False
         elif not in_word:
@@ -260,8 +268,8 @@ def _count_words(data: np.ndarray, at: int, stop: int, classes: np.ndarray, most
 @numba.njit(nogil=True, cache=True)
 def _judge_line(
     data: np.ndarray, start: int, stop: int, words: int, longest: int, curly: int,
-    phrases: PhraseArrays, max_word: int, require_end_mark: bool,
-    min_words: int,
+    phrases: PhraseArrays, max_word: int, require_end_mark: bool, min_words: int, cut_javascript: bool,
+    cut_policy: bool,
 ) -> int:  # fmt: skip
     """Return the column in which the line counts; that of the sentences if it stays and says nothing about the page."""
     if longest > max_word >= 0:
@@ -273,11 +281,11 @@ def _judge_line(
     found = find_phrases(data, start, stop, phrases)
     if found & LOREM_IPSUM:
         return LOREM_IPSUM_LINES
-    if found & JAVASCRIPT:
+    if found & JAVASCRIPT and cut_javascript:
         return JAVASCRIPT_LINES
     if curly:
         return CURLY_BRACKET_LINES
-    return POLICY_LINES if found & POLICY else SENTENCES
+    return POLICY_LINES if found & POLICY and cut_policy else SENTENCES
 
 
 @numba.njit(nogil=True, cache=True)
@@ -317,8 +325,8 @@ def _literal(data: np.ndarray, at: int, stop: int, literal: bytes) -> int:
 @numba.njit(nogil=True, cache=True)
 def _cut_citations(
     data: np.ndarray, start: int, stop: int, classes: np.ndarray, row: int, begin: int, cuts: np.ndarray, num: int
-) -> tuple[int, int, int]:
-    """Write down the citations within a line; returns where the line begins and ends without those at its ends."""
+) -> tuple[int, int, np.ndarray, int]:
+    """Write down the citations within a line; returns where it begins and ends without those at its ends, and cuts."""
     first, at = num, start
     while at < stop:
         end = _citation(data, at, stop) if data[at] == 0x5B else at
@@ -328,6 +336,7 @@ def _cut_citations(
         if num > first and cuts[num - 1, 2] == at - begin:
             cuts[num - 1, 2] = end - begin
         else:
+            cuts = with_room(cuts, num + 1)
             cuts[num, 0], cuts[num, 1], cuts[num, 2], cuts[num, 3] = row, at - begin, end - begin, NOTHING
             num += 1
         at = end
@@ -343,12 +352,14 @@ def _cut_citations(
         removed += 1
     for k in range(first, num - removed):
         cuts[k] = cuts[k + removed]
-    return start, max(start, stop), num - removed
+    return start, max(start, stop), cuts, num - removed
 
 
 @numba.njit(nogil=True, cache=True)
-def _count_sentences(data: np.ndarray, start: int, stop: int, classes: np.ndarray, abbreviations: np.ndarray) -> int:
-    """Count the sentences of a line, looking closer at the marks that may end one."""
+def _count_sentences(
+    data: np.ndarray, start: int, stop: int, classes: np.ndarray, abbreviations: np.ndarray, cited: bool
+) -> int:
+    """Count the sentences of a line, looking closer at the marks that may end one. `cited`: it may have citations."""
     num, at, behind_last = 0, start, start
     while at < stop:
         byte = data[at]
@@ -365,6 +376,8 @@ def _count_sentences(data: np.ndarray, start: int, stop: int, classes: np.ndarra
             code_point, behind = next_code_point(data, at, stop)
             if _ends(code_point, classes):
                 ends = True
+            elif cited and code_point == 0x5B and _citation(data, at, stop) > at:
+                behind = _citation(data, at, stop)
             elif not _closes(code_point):
                 break
             at = behind
@@ -381,13 +394,15 @@ def _ends(code_point: int, classes: np.ndarray) -> bool:
 
 @numba.njit(nogil=True, cache=True)
 def _is_abbreviation(data: np.ndarray, start: int, dot: int, classes: np.ndarray, abbreviations: np.ndarray) -> bool:
-    """Whether what stands before the "." at `dot`, up to white space or an opening mark, is a letter or abbreviates."""
+    """Whether a letter stands before the "." at `dot`, or an abbreviation, that is not the end of a word."""
     at, key = dot, 0
     while at > start and dot - at <= 7 and data[at - 1] < 0x80 and classes[data[at - 1]] & LETTER:
         at -= 1
         key |= lowered(byte_at(data, at)) << 8 * (dot - 1 - at)
     size = dot - at
     if size == 0 or size > 7 or (at > start and (data[at - 1] >= 0x80 or classes[data[at - 1]] & NUMBER)):
+        return False
+    if at - 1 > start and data[at - 1] == 0x27 and data[at - 2] < 0x80 and classes[data[at - 2]] & LETTER:
         return False
     found = size == 1
     for k in range(len(abbreviations)):

@@ -296,6 +296,17 @@ def skip_space(data: np.ndarray, at: int, stop: int, classes: np.ndarray) -> int
 
 
 @numba.njit(nogil=True, cache=True)
+def skip_marks(data: np.ndarray, at: int, stop: int, classes: np.ndarray) -> int:
+    """Return where the marks from `at` on end: those that belong to the letter before."""
+    while at < stop:
+        code_point, behind = next_code_point(data, at, stop)
+        if not classes[code_point] & MARK:
+            break
+        at = behind
+    return at
+
+
+@numba.njit(nogil=True, cache=True)
 def skip_space_back(data: np.ndarray, start: int, stop: int, classes: np.ndarray) -> int:
     """Return where the white space that ends at `stop` begins, but not before `start`."""
     while stop > start:

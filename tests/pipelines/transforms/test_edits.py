@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -109,9 +107,7 @@ def test_many_turns_and_many_edits_of_one_row():
     spans[:, 1] = np.arange(num) * 2 + 1
     spans[:, 2] = spans[:, 1] + 1
     batch, edits = text_batch([text], [turns]), edits_of(*map(tuple, spans.tolist()))
-    start = time.thread_time()
     result = apply_edits(batch, edits)
-    assert time.thread_time() - start < 20
     assert result.column("text")[0].as_py() == "a" * num
     assert places_of(result)[0][:2] == [(num - 1, num), (num - 2, num - 1)]
 
@@ -141,6 +137,5 @@ def test_breaks(text, num, expected):
 
 
 def test_a_column_without_text():
-    assert apply_edits(text_batch(column([None, ""])), edits_of((1, 0, 0, 1)), REPLACEMENTS).column("text").to_pylist() == [
-        None, "\n",
-    ]  # fmt: skip
+    result = apply_edits(text_batch(column([None, ""])), edits_of((1, 0, 0, 1)), REPLACEMENTS)
+    assert result.column("text").to_pylist() == [None, "\n"]
