@@ -15,7 +15,7 @@ from pipelines.errors import VerifyError
 from pipelines.manifests import LEDGER_FILE
 from pipelines.plan import Plan, build_plan
 from pipelines.recipe import recipe_of_resolved
-from pipelines.run import RECIPE_FILE, RUN_FILE, roots_of
+from pipelines.run import RECIPE_FILE, RUN_FILE, given_of, roots_of
 from pipelines.storage.local import LocalStorage
 from pipelines.storage.schemes import open_output
 from pipelines.storage.storage import Storage
@@ -69,7 +69,7 @@ def open_run(output: Path | str) -> FinishedRun:
         resolved = json.loads(stored)
     except ValueError as error:
         raise VerifyError(f"{recipe_file}: is no JSON ({error})\nhint: run the recipe anew") from error
-    plan = build_plan(recipe_of_resolved(Path(recipe_file), resolved, roots_of(storage)), storage)
+    plan = build_plan(recipe_of_resolved(Path(recipe_file), resolved, roots_of(storage), given_of(storage)), storage)
     if plan.resolved_json() != stored:
         raise VerifyError(
             f"{recipe_file}: does not resolve to itself: another version of Headrace made it, or it changed\n"

@@ -7,6 +7,9 @@ The main job has five stages (three without deduplication):
     3-find-duplicates  group  hashes by text: all but the first of each text, as pairs of ids
     4-sort-duplicates  group  those pairs by doc_id again, bucketed like the documents
     5-tokenize         map    documents: verdicts of deduplication, encode, token shards
+
+Where a source keeps its best share by score (`quality`, `keep_top`), the first stage also counts the scores of every
+split, and the last one reads all these counts, whole, and drops what lies below the line.
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ import pyarrow as pa
 from pipelines.errors import RecipeError
 from pipelines.recipe import Recipe, SourceRecipe
 from pipelines.schema import CORE, IDENTITY, with_columns
+from pipelines.quality_classifier.model import SCORE_ONE
+from pipelines.sinks.histogram import HistogramOutput
 from pipelines.sinks.tables import TableOutput
 from pipelines.sinks.token_shards import TokenShards
 from pipelines.sources.committed import Committed
@@ -29,6 +34,8 @@ from pipelines.storage.storage import Storage
 from pipelines.transform import Transform
 from pipelines.transforms.encode import Encode
 from pipelines.transforms.exact import DUPLICATES, HASHES, ExactDuplicate, FindDuplicates, SameKey, SortTable, TextHash
+from pipelines.transforms.given_files import given_fields
+from pipelines.transforms.quality import SCORES, SCORES_TABLE, KeepTop, Quality
 from tokenizer.encodings import ENCODINGS
 
 RECIPE_FORMAT = 1
@@ -73,7 +80,8 @@ def build_plan(recipe: Recipe, output: Storage) -> Plan:
         for place, entry in enumerate(recipe.sources)
     }
     read_schema = _schema_after(recipe, chains)
-    stages: list[Stage] = [MapStage("1-read", chains, read_schema, (TableOutput(DOCUMENTS, read_schema),))]
+    scores = (HistogramOutput(SCORES_TABLE, SCORES, SCORE_ONE + 1),) if _kept_shares(recipe) else ()
+    stages: list[Stage] = [MapStage("1-read", chains, read_schema, (TableOutput(DOCUMENTS, read_schema), *scores))]
     hashes = (TableOutput("hashes", HASHES),) if recipe.deduplicate else ()
     stages.append(
         GroupStage(
@@ -122,8 +130,13 @@ def _find_duplicates(recipe: Recipe) -> list[GroupStage]:
 
 
 def _tokenize(recipe: Recipe, schema: pa.Schema, number: int, output: Storage) -> MapStage:
-    dedup = (ExactDuplicate(),) if recipe.deduplicate else ()
-    transforms: tuple[Transform, ...] = (*dedup, Encode(recipe.tokenizer.encoding, recipe.tokenizer.encoder))
+    shares = _kept_shares(recipe)
+    judges: list[Transform] = [ExactDuplicate()] if recipe.deduplicate else []
+    sides = [Side(TableOf("4-sort-duplicates", "duplicates"), DUPLICATES)] if recipe.deduplicate else []
+    if shares:
+        judges.append(KeepTop(shares))
+        sides.append(Side(TableOf("1-read", SCORES_TABLE), SCORES, bucketed=False))
+    transforms = (*judges, Encode(recipe.tokenizer.encoding, recipe.tokenizer.encoder))
     encoded = schema
     for transform in transforms:
         encoded = with_columns(encoded, transform.adds, transform.drops)
@@ -136,7 +149,17 @@ def _tokenize(recipe: Recipe, schema: pa.Schema, number: int, output: Storage) -
             TableOutput(DOCUMENTS, documents),
             TokenShards(recipe.tokenizer.encoding, recipe.output.partition_by),
         ),
-        side=(Side(TableOf("4-sort-duplicates", "duplicates"), DUPLICATES),) if recipe.deduplicate else (),
+        side=tuple(sides),
+    )
+
+
+def _kept_shares(recipe: Recipe) -> tuple[tuple[str, int], ...]:
+    """Return the sources of which only a share is kept, and that share (in 1/10,000)."""
+    return tuple(
+        (entry.source.name, step.keep_top)
+        for entry in recipe.sources
+        for step in entry.transforms  # one `quality` at most: a second one could not add its column again
+        if isinstance(step, Quality) and step.drop and step.keep_top is not None
     )
 
 
@@ -193,5 +216,14 @@ def _resolved(recipe: Recipe, stages: list[Stage]) -> dict[str, Any]:
 
 
 def _fields(step: Any) -> dict[str, Any]:
-    model = {"model": step.model} if hasattr(step, "model") else {}
-    return {"version": step.version, **model, **dataclasses.asdict(step)}
+    fields = dataclasses.asdict(step)
+    for name in given_fields(type(step)):  # what is in a file counts, not where it lies
+        fields[name] = _hashes(fields[name])
+    model = {"model": step.model} if hasattr(step, "model") and "model" not in fields else {}
+    return {"version": step.version, **model, **fields}
+
+
+def _hashes(given: Any) -> Any:
+    if isinstance(given, list | tuple):
+        return [_hashes(one) for one in given]
+    return given and {"sha256": given["sha256"]}

@@ -20,6 +20,7 @@ from pipelines.sources.source import Source
 from pipelines.storage.schemes import open_storage, scheme_of
 from pipelines.storage.storage import ReadStorage
 from pipelines.transform import Transform
+from pipelines.transforms.given_files import GivenFile, given_fields
 from pipelines.transforms.registry import TRANSFORMS
 from tokenizer.encodings import ENCODINGS
 from tokenizer.strict_yaml import YamlFile
@@ -115,13 +116,16 @@ def load_recipe(path: Path, *, limit: int | None = None) -> Recipe:
     return _Loader(path).recipe(limit)
 
 
-def recipe_of_resolved(path: Path, resolved: dict[str, Any], roots: Mapping[str, Root]) -> Recipe:
+def recipe_of_resolved(
+    path: Path, resolved: dict[str, Any], roots: Mapping[str, Root], given: Mapping[str, str]
+) -> Recipe:
     """Return the recipe that a resolved recipe (recipe.json of an output) was made from.
 
-    `roots` says where the sources lie now. Raises `RecipeError` when this version knows its parts no more.
+    `roots` says where the sources lie now, `given` where the given files do, by their sha256. Raises `RecipeError` when
+    this version knows its parts no more.
     """
     try:
-        return _Loader(path).resolved(resolved, roots)
+        return _Loader(path).resolved(resolved, roots, given)
     except (KeyError, TypeError, AttributeError) as error:
         raise RecipeError(
             f"{path}: is no resolved recipe of this version ({type(error).__name__}: {error})\n"
@@ -156,11 +160,13 @@ class _Loader:
             engine=engine,
         )
 
-    def resolved(self, data: dict[str, Any], roots: Mapping[str, Root]) -> Recipe:
+    def resolved(self, data: dict[str, Any], roots: Mapping[str, Root], given: Mapping[str, str]) -> Recipe:
         sources = []
         for name, fields in data["sources"].items():
-            extra = ("transform", "version", "model")
-            steps = [{step["transform"]: _without(step, *extra)} for step in fields["transforms"]]
+            steps = [
+                {step["transform"]: _with_paths(_settable(step), step["transform"], given)}
+                for step in fields["transforms"]
+            ]
             source = self._file.build(
                 SOURCES[fields["reader"]], _without(fields, "reader", "version", "transforms"), name
             )
@@ -192,9 +198,12 @@ class _Loader:
             fields["limit"] = limit
         source = self._file.build(kind, {**fields, "name": name}, where)
         transforms = self._transforms(settings.get("transforms", []), where)
-        if "media_type" in source.adds.names and [transform.name for transform in transforms][:1] != ["extract"]:
+        reading = [step.name for step in transforms if not getattr(step, "before_extract", False)]
+        if "media_type" in source.adds.names and reading[:1] != ["extract"]:
             raise self._file.fault(
-                f"{where}.transforms", settings.get("transforms"), f"reader {reader} needs `extract` first"
+                f"{where}.transforms",
+                settings.get("transforms"),
+                f"reader {reader} needs `extract` before all that reads text",
             )
         root = Root(self._root(settings.get("root"), where), self._list_file(settings.get("files"), where))
         return SourceRecipe(source, root, transforms)
@@ -240,7 +249,47 @@ class _Loader:
             name, fields = next(iter(entry.items()))
         if name not in TRANSFORMS:
             raise self._file.fault(where, entry, f"one of {', '.join(sorted(TRANSFORMS))}, alone or with its settings")
-        return self._file.build(TRANSFORMS[name], {} if fields is None else fields, f"{where}.{name}")
+        fields = {} if fields is None else fields
+        if isinstance(fields, dict):
+            fields = {key: self._given(name, key, value, f"{where}.{name}.{key}") for key, value in fields.items()}
+        return self._file.build(TRANSFORMS[name], fields, f"{where}.{name}")
+
+    def _given(self, transform: str, key: str, value: Any, where: str) -> Any:
+        """Return a field's value, with files hashed where the field is about files."""
+        if key not in given_fields(TRANSFORMS[transform]) or value is None:
+            return value
+        if isinstance(value, list):
+            return [self._given(transform, key, one, f"{where}[{place}]") for place, one in enumerate(value)]
+        if isinstance(value, dict):  # of a resolved recipe
+            return value
+        if not isinstance(value, str):
+            raise self._file.fault(where, value, "the path of a file, relative to the recipe file")
+        path = self._path.parent / value
+        try:
+            return dataclasses.asdict(GivenFile.of(path))
+        except OSError as error:
+            reason = f"{path}: {error.strerror}; give the path of a file, relative to the recipe file"
+            raise self._file.fault(where, value, reason) from error
+
+
+def _settable(step: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a resolved transform, without what stands beside them."""
+    own = {field.name for field in dataclasses.fields(TRANSFORMS[step["transform"]])}
+    return {key: value for key, value in step.items() if key in own or key not in ("transform", "version", "model")}
+
+
+def _with_paths(fields: dict[str, Any], transform: str, given: Mapping[str, str]) -> dict[str, Any]:
+    """Return the fields of a resolved transform with the paths of its given files put in."""
+
+    def located(value: Any) -> Any:
+        if isinstance(value, list):
+            return [located(one) for one in value]
+        sha256 = value["sha256"]
+        return {"sha256": sha256, "path": given.get(sha256, f"the file with sha256 {sha256}")}
+
+    return fields | {
+        name: located(fields[name]) for name in given_fields(TRANSFORMS[transform]) if fields.get(name) is not None
+    }
 
 
 def _is_folder(path: Path) -> bool:

@@ -29,6 +29,7 @@ from pipelines.sources.source import Split
 from pipelines.stage import GroupStage, MapStage, Stage, TableOf
 from pipelines.storage.local import LocalStorage, explain_os_error
 from pipelines.storage.storage import ReadStorage, Storage
+from pipelines.transforms.given_files import given_files
 from tokenizer.encodings import TokenizerMismatch, encoding_named, vocabulary_bytes
 
 PACKAGES = (
@@ -297,6 +298,12 @@ def _run_record(
         "engine": engine.name,
         "recipe": os.path.relpath(plan.recipe.path, output.url if isinstance(output, LocalStorage) else None),
         "roots": {entry.source.name: entry.root.address for entry in plan.recipe.sources},
+        "given": {
+            given.sha256: given.path
+            for entry in plan.recipe.sources
+            for transform in entry.transforms
+            for given in given_files(transform)
+        },
         "files": {entry.source.name: str(entry.root.files) for entry in plan.recipe.sources if entry.root.files},
         "host": socket.gethostname(),
         "python": platform.python_version(),
@@ -372,6 +379,11 @@ def _check_vocabulary(plan: Plan) -> None:
         vocabulary_bytes(encoding_named(plan.recipe.tokenizer.encoding))
     except TokenizerMismatch as error:
         raise HeadraceError(str(error)) from error
+
+
+def given_of(output: Storage) -> dict[str, str]:
+    """Return where the given files of a finished run lay, by their sha256, from its run record."""
+    return dict(_recorded_runs(output)[-1].get("given", {}))
 
 
 def roots_of(output: Storage) -> dict[str, Root]:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import typing
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from pipelines.errors import RecipeError
 
@@ -34,6 +36,22 @@ class GivenFile:
         Raises `RecipeError` where the file is gone, cannot be read or holds something else by now.
         """
         return _read(self.path, self.sha256)
+
+
+def given_fields(transform: type) -> tuple[str, ...]:
+    """Return the fields of a transform that are given files: `GivenFile`, also with None, or a tuple of them."""
+    hints = typing.get_type_hints(transform)
+    fields = (field.name for field in dataclasses.fields(transform))
+    return tuple(name for name in fields if GivenFile in (hints[name], *typing.get_args(hints[name])))
+
+
+def given_files(transform: Any) -> list[GivenFile]:
+    """Return the files that were given to a transform."""
+    found: list[GivenFile] = []
+    for name in given_fields(type(transform)):
+        value = getattr(transform, name)
+        found += [] if value is None else [value] if isinstance(value, GivenFile) else value
+    return found
 
 
 @lru_cache(maxsize=64)
