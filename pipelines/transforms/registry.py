@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from pipelines.transforms.c4 import C4Quality
+from pipelines.transforms.code_quality import CodeQuality
+from pipelines.transforms.conversation_quality import ConversationQuality
 from pipelines.transforms.extract import Extract
 from pipelines.transforms.fineweb import FineWebQuality
 from pipelines.transforms.gopher import GopherQuality
@@ -20,5 +22,7 @@ TRANSFORMS: dict[str, type[Any]] = {
     C4Quality.name: C4Quality,
     FineWebQuality.name: FineWebQuality,
     RefinedWebLines.name: RefinedWebLines,
+    CodeQuality.name: CodeQuality,
+    ConversationQuality.name: ConversationQuality,
 }
 """The class for each word under `transforms:`; its fields are the keys that the recipe may set."""

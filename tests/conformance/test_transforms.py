@@ -36,6 +36,8 @@ from pipelines.sources.source import BatchLimits, RawAccount
 from pipelines.sources.tables import Table
 from pipelines.storage.local import LocalStorage
 from pipelines.transform import Transform
+from pipelines.transforms.code_quality import CodeQuality
+from pipelines.transforms.conversation_quality import ConversationQuality
 from pipelines.transforms.encode import Encode
 from pipelines.transforms.exact import DUPLICATES, ExactDuplicate, TextHash
 from pipelines.transforms.extract import Extract
@@ -147,6 +149,54 @@ def conversations() -> pa.RecordBatch:
     return pa.concat_batches([batch_of(rows), texts(), batch_of(nulls)])
 
 
+@cache
+def source_files() -> pa.RecordBatch:
+    """Texts of every kind as source files of every kind."""
+    paths = [
+        "a.py", "vendor/b.c", "c.html", "d.json", "e.ipynb", "yarn.lock", "f.min.js", "g.csv", "readme.txt", "h.txt",
+        "i.md", "j.wat", "k", "l.js", "m.fsh",
+    ]  # fmt: skip
+    cell = '{"cell_type": "code", "source": ["print(1)\\n"], "outputs": ["' + "out " * 99 + '"]}'
+    made = [
+        ("gen.py", "# This file was auto-generated.\n" + PROSE), ("x.py", '<?xml version="1.0"?><a/>'),
+        ("y.js", "var y = 1;\n" * 20 + "//# sourceMappingURL=y.js.map\n"), ("b64.py", ("QUJD" * 18 + "\n") * 20 + "x = 1\n" * 400),
+        ("hex.c", "{" + "0x41,0x42," * 200 + "}"), ("esc.c", PROSE + r"\u0041\u0042" * 9), ("lines.py", "\n" * 100_001),
+        ("cells.ipynb", '{"cells": [' + ", ".join([cell] * 3) + "]}"), ("none.ipynb", '{"cells": []}'),
+        ("page.html", f"<p>{PROSE}<script>x = '<p>'</script>&amp;<!-- c -->"), ("bad.html", "<a href='" + "x " * 499),
+        ("long.html", "<p>" + "x" * 100_001), ("long.yaml", "- a\n" * 513), ("lost.py", "x = '\ufffd\ufffd'\n"), ("long.fsh", "vec four;\n"),
+    ]  # fmt: skip
+    plain = texts().column("text").to_pylist()
+    rows = [*made, *((paths[place % len(paths)], text) for place, text in enumerate(plain))]
+    return batch_of([document(text, natural_key=str(n), origin_path=path) for n, (path, text) in enumerate(rows)])
+
+
+@cache
+def talks() -> pa.RecordBatch:
+    """Conversations with each fault that a rule is about, and those with turns that are none."""
+    call = '{"name": "f", "arguments": {}}'
+    said = [
+        [("user", "Hi."), ("assistant", "Hello.")],
+        [("system", "Be kind."), ("user", "Hi."), ("assistant", call), ("tool", "1"), ("assistant", "One.")],
+        [("user", "Hi."), ("assistant", call[:-1]), ("tool", "1"), ("assistant", "One.")],
+        [("user", "Hi."), ("assistant", "<tool_call>{]</tool_call>"), ("tool", "1"), ("assistant", "One.")],
+        [("user", "Hi."), ("assistant", "I\u2019m  SORRY, but I can`t assist with that.")],
+        [("user", "你好"), ("assistant", "很抱歉，我无法帮助您预订机票。")],
+        [("user", "Hi."), ("user", "Hi?"), ("assistant", "Hello.")], [("user", "Hi.")], [("assistant", "Hello.")],
+        [("user", "Hi."), ("assistant", " \u3000\n")], [("robot", "Hi."), ("assistant", "Hello.")],
+        [("user", PROSE), ("assistant", "Yes."), ("user", PROSE), ("assistant", "Yes.")],
+    ]  # fmt: skip
+    rows = []
+    for number, talk in enumerate(said):
+        at, turns = 0, []
+        for role, text in talk:
+            turns.append({"role": role, "start": at, "end": at + len(text.encode()), "weight": 0})
+            at += len(text.encode()) + 2
+        rows.append(document("\n\n".join(text for _, text in talk), natural_key=f"said {number}", turns=turns))
+    return pa.concat_batches([batch_of(rows), conversations()])
+
+
+BY_EXTENSION = {"fsh": {"max_longest_line": 5}, "md": {"max_encoded": None, "min_alphanumeric": 9_000}}
+
 CASES: dict[str, list[Case]] = {
     "extract": [
         Case(Extract(), pages),
@@ -161,6 +211,16 @@ CASES: dict[str, list[Case]] = {
     "gopher_quality": [
         Case(GopherQuality(), texts),
         Case(GopherQuality(min_words=1, min_stop_words=0, max_mean_word_length=4, max_hashes=0), texts),
+    ],
+    "code_quality": [
+        Case(CodeQuality(), source_files),
+        Case(CodeQuality(max_vendored=None, min_alphabetic=None, header_lines=1, values=True), source_files),
+        Case(CodeQuality(min_data_characters=100, extensions=BY_EXTENSION), source_files),
+    ],
+    "conversation_quality": [
+        Case(ConversationQuality(), talks),
+        Case(ConversationQuality(max_turns=3, max_characters=60, max_refusals=None, values=True), talks),
+        Case(ConversationQuality(max_misplaced_turns=None, repeated_characters=1, refusals=("hello",)), talks),
     ],
     "text_hash": [Case(TextHash(priority=3), texts), Case(TextHash(priority=0, scope="source"), texts)],
     "exact_duplicate": [
@@ -255,6 +315,11 @@ def test_the_cases_show_verdicts_of_every_kind():
         "extract.too_large", "extract.too_complex", "extract.empty", "language", "language_score", "exact_duplicate",
         "encode.no_text", "encode.turn_role", "encode.turn_range", "encode.turn_order", "encode.turn_boundary",
         "encode.turn_weight", "gopher_quality.min_words", "gopher_quality.max_hashes", "gopher_quality.min_stop_words",
+        "code_quality.max_vendored", "code_quality.max_generated_phrases", "code_quality.max_encoded_run",
+        "code_quality.min_visible", "code_quality.min_code_cells", "code_quality.max_longest_line_fsh",
+        "conversation_quality.max_misplaced_turns", "conversation_quality.max_empty_turns",
+        "conversation_quality.max_repeated_turns", "conversation_quality.max_broken_tool_calls",
+        "conversation_quality.max_refusals",
     }  # fmt: skip
     assert len(reasons & rules) >= 5
 
