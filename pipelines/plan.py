@@ -22,9 +22,9 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.errors import RecipeError
+from pipelines.quality_classifier.model import SCORE_ONE
 from pipelines.recipe import Recipe, SourceRecipe
 from pipelines.schema import CORE, IDENTITY, with_columns
-from pipelines.quality_classifier.model import SCORE_ONE
 from pipelines.sinks.histogram import HistogramOutput
 from pipelines.sinks.tables import TableOutput
 from pipelines.sinks.token_shards import TokenShards

@@ -31,6 +31,10 @@ OPTIONS = {
     "train-extractor": [
         *("--work", "--data", "--output", "-o", "--collection", "-c", "--skip-missing", "--trees", "--help"),
     ],
+    "train-classifier": [
+        *("--output", "-o", "--text-field", "--label-field", "--positive", "--folds", "--seed", "--bits", "--penalty"),
+        *("--help", "DATA"),
+    ],
     "report": ["--output", "-o", "--help", "RUN_OR_PLAN"],
     "replay": ["--json", "--help", "OUTPUT", "DOC_ID"],
     "mix": ["--output", "-o", "--workers", "-w", "--help", "MIXTURE"],
