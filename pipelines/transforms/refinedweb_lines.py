@@ -9,13 +9,15 @@ Rules: Penedo et al. 2023, "The RefinedWeb Dataset" (arXiv 2306.01116), appendix
    or b may follow), white space, one of `COUNTED`, anything that is no letter or digit: the line goes;
 4. it has fewer than `min_words_per_line` words: the line goes;
 5. it has at most `max_phrase_line_words` words: "items in cart" anywhere, "read more" with its dots at the end and
-   "sign-in" at the beginning are cut, with the white space beside them; a line that says nothing else goes.
+   "sign-in" at the beginning are cut where no letter, mark or digit is beside them ("spread more" stays), with the
+   white space before them and what would then begin the line; a line that says nothing else goes.
 
 Then the page: more than `max_removed_words` of its words were in what was cut.
 
 - **line**, **character**: as in `spans.py`. A line has no white space at its ends. At most `max_line_breaks` line
   breaks stay in a row, blank lines around a line that went included.
-- **word**: what stands between white space; every letter of a script without spaces is one (`c4.py` counts the same).
+- **word**: what stands between white space; in scripts without spaces every letter, with the marks behind it, is one,
+  and so is what stands between (`c4.py` counts the same).
 - ASCII case is disregarded in phrases and counters.
 
 Null or false switches a rule off.
@@ -33,9 +35,10 @@ import pyarrow as pa
 from pipelines.transforms.edits import Edits, apply_edits, is_breaks, with_room
 from pipelines.transforms.phrases import lowered, matches
 from pipelines.transforms.rules import RATIO, Rule, RuleFilter, check_at_most, check_thresholds
-from pipelines.transforms.spans import count_characters, next_line, skip_space_back
+from pipelines.transforms.spans import count_characters, next_line, skip_marks, skip_space_back
 from pipelines.transforms.words import (
     LETTER,
+    MARK,
     NUMBER,
     SPACE,
     UNSPACED,
@@ -58,7 +61,7 @@ NUM_STATISTICS = 8
 
 MOST_BREAKS = 8
 MOST_PHRASES = 16
-"""Places in one line at which a phrase is cut."""
+"""Places within one line, between what is left of it, at which "items in cart" is cut."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -193,7 +196,7 @@ def _look_at_line(data: np.ndarray, at: int, stop: int, classes: np.ndarray) -> 
             kind = byte_at(classes, code_point)
             if kind & UNSPACED:
                 words += in_word + 1
-                in_word = 0
+                in_word, at = 0, skip_marks(data, at, stop, classes)
                 continue
         space = kind & SPACE
         words += in_word & space
@@ -249,30 +252,46 @@ def _says(data: np.ndarray, at: int, stop: int, phrase: bytes) -> bool:
 
 
 @numba.njit(nogil=True, cache=True)
+def _is_within_word(data: np.ndarray, start: int, first: int, last: int, stop: int, classes: np.ndarray) -> bool:
+    """Whether a letter, mark or digit of `data[start:stop]` stands before `first` or at `last`."""
+    before = first
+    while before > start:
+        before -= 1
+        if data[before] & 0xC0 != 0x80:
+            break
+    return (
+        _skip(data, before, first, classes, LETTER | MARK | NUMBER, True) > before
+        or _skip(data, last, min(last + 4, stop), classes, LETTER | MARK | NUMBER, True) > last
+    )
+
+
+@numba.njit(nogil=True, cache=True)
 def _cut_phrases(data: np.ndarray, start: int, stop: int, classes: np.ndarray, pieces: np.ndarray) -> int:
     """Fill in what is left of a line, (start, stop) of each piece; returns how many, 0 for nothing but white space."""
     if _says(data, start, stop, AT_BEGINNING):
         behind = start + len(AT_BEGINNING)
-        if behind == stop or _skip(data, behind, stop, classes, LETTER | NUMBER, False) > behind:
+        if not _is_within_word(data, start, start, behind, stop, classes):
             start = _skip(data, behind, stop, classes, SPACE, True)
     dots, last = 0, stop
     while last > start and data[last - 1] == 0x2E:
         dots, last = dots + 1, last - 1
     if dots == 0 and last - start >= 3 and data[last - 3] == 0xE2 and data[last - 2] == 0x80 and data[last - 1] == 0xA6:
         last -= 3  # the ellipsis, U+2026
-    if (dots == 0 or dots >= 3) and _says(data, max(last - len(AT_END), start), last, AT_END):
-        stop = skip_space_back(data, start, last - len(AT_END), classes)
+    first = max(last - len(AT_END), start)
+    says = (dots == 0 or dots >= 3) and _says(data, first, last, AT_END)
+    if says and not _is_within_word(data, start, first, last, last, classes):
+        stop = skip_space_back(data, start, first, classes)
     num, at = 0, start
     while at < stop and num < MOST_PHRASES:
-        if _says(data, at, stop, ANYWHERE):
+        behind = at + len(ANYWHERE)
+        if _says(data, at, stop, ANYWHERE) and not _is_within_word(data, start, at, behind, stop, classes):
             piece_stop = skip_space_back(data, start, at, classes)
-            at += len(ANYWHERE)
             if piece_stop > start:
                 pieces[num, 0], pieces[num, 1] = start, piece_stop
                 num += 1
-                start = at
-            else:
-                start = at = _skip(data, at, stop, classes, SPACE, True)
+            elif num == 0:
+                behind = _skip(data, behind, stop, classes, SPACE, True)
+            start = at = behind
         else:
             at += 1
     if start < stop:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
+import plain_text
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -21,9 +23,11 @@ from pipelines.transforms.gopher import (
     ELLIPSIS_LINES,
     HASHES,
     LINES,
+    NUM_STATISTICS,
     PLAIN_WORDS,
     SPACED_CHARACTERS,
     SPACED_WORDS,
+    STOP_WORDS,
     WORDS,
     GopherQuality,
     statistics,
@@ -257,10 +261,61 @@ def test_statistics_against_python(text: str) -> None:
         assert stats[ALPHABETIC_WORDS] == sum(any(c.isalpha() for c in token) for token in tokens)
 
 
+def expected(text: str, *, given: bool = False, fold: bool = True) -> list[int]:
+    """Return all statistics by the docstring. `given`: words are another tokenizer's, which knows one script."""
+    words, lines = plain_text.words(text), [line.text for line in plain_text.lines(text)]
+    plain = [word for word in words if word.kind != "symbol"]
+    spaced = [word.text for word in plain if given or word.kind == "spaced"]
+    folded = {re.sub("[A-Z]", lambda match: match[0].lower(), word) if fold else word for word in spaced}
+    stats = {
+        WORDS: len(words),
+        PLAIN_WORDS: len(plain),
+        SPACED_WORDS: len(spaced),
+        SPACED_CHARACTERS: sum(map(len, spaced)),
+        ALPHABETIC_WORDS: sum(word.alphabetic for word in words),
+        DISTINCT_STOP_WORDS: len(folded & set(STOP_WORDS)),
+        LINES: len(lines),
+        BULLET_LINES: sum(line[0] in "\u2022-*" for line in lines),
+        ELLIPSIS_LINES: sum(line.endswith(("...", "\u2026")) for line in lines),
+        HASHES: text.count("#"),
+        ELLIPSES: text.count("...") + text.count("\u2026"),
+    }
+    return [stats[place] for place in range(NUM_STATISTICS)]
+
+
+PIECES = [*plain_text.PIECES, "The ", " tO", " of ", "\n* ", "\n\u2022", "....", "\u2026\n", "with"]
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(st.sampled_from(PIECES), max_size=30).map("".join), min_size=1, max_size=3), st.booleans())
+def test_all_statistics_against_python(texts: list[str], fold: bool) -> None:
+    """With our words, and with our words given as another tokenizer's."""
+    found = statistics(plain_text.column(texts), fold_case=fold)
+    assert found.tolist() == [expected(text, fold=fold) for text in texts]
+    given = statistics(plain_text.column(texts), plain_text.given_words(texts), fold_case=fold)
+    assert given.tolist() == [expected(text, given=True, fold=fold) for text in texts]
+
+
+@pytest.mark.parametrize("name", plain_text.HOSTILE)
+def test_hostile_texts(name: str) -> None:
+    """More words than are read at once among them, given ones too."""
+    text = plain_text.HOSTILE[name]
+    assert count(text).tolist() == expected(text)
+    given = statistics(plain_text.column([text]), plain_text.given_words([text]))[0]
+    assert given.tolist() == expected(text, given=True)
+
+
+@pytest.mark.skipif(not C4.exists(), reason="needs ../shared/data")
+def test_real_documents_against_python() -> None:
+    """Every count of every document."""
+    texts = plain_text.real_texts(150)
+    assert statistics(plain_text.column(texts)).tolist() == [expected(text) for text in texts]
+
+
 def test_invalid_utf8_is_not_read_past_its_row() -> None:
     """A cut sequence at the end of a row is a symbol and takes nothing from the next row."""
     offsets, data = np.array([0, 2, 4], np.int64), b"a\xe4bc"
-    column = pa.Array.from_buffers(pa.large_string(), 2, [None, pa.py_buffer(offsets), pa.py_buffer(data)])
+    column = pa.Array.from_buffers(pa.large_string(), 2, [None, pa.py_buffer(offsets), pa.py_buffer(bytearray(data))])
     assert statistics(column)[:, PLAIN_WORDS].tolist() == [1, 1]
     assert statistics(column)[:, SPACED_CHARACTERS].tolist() == [1, 2]
     assert statistics(column)[:, SPACED_WORDS].tolist() == [1, 1]
