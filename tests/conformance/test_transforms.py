@@ -26,6 +26,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made import GERMAN, PAGES, PROSE
+from quality_models import small_model
 from rows import batch_of, document
 from runs import REPOSITORY, SHARED
 
@@ -43,6 +44,7 @@ from pipelines.transforms.exact import DUPLICATES, ExactDuplicate, TextHash
 from pipelines.transforms.extract import Extract
 from pipelines.transforms.gopher import GopherQuality
 from pipelines.transforms.language import Language
+from pipelines.transforms.quality import SCORES, KeepTop, Quality
 from pipelines.transforms.registry import TRANSFORMS
 
 TEXTS = [
@@ -195,6 +197,26 @@ def talks() -> pa.RecordBatch:
     return pa.concat_batches([batch_of(rows), conversations()])
 
 
+@cache
+def scored() -> pa.RecordBatch:
+    """Texts with their quality, and some that nobody scored."""
+    batch = Quality(model=small_model())(texts())
+    place = batch.schema.get_field_index("quality_score")
+    score = pc.if_else(pa.array(np.arange(batch.num_rows) % 5 == 4), None, batch.column(place))
+    return batch.set_column(place, batch.schema.field(place), score)
+
+
+@cache
+def counted() -> pa.Table:
+    """The histogram of those scores, in two parts, and one of another source."""
+    scores = [score for score in scored().column("quality_score").to_pylist() if score is not None]
+    rows = [*(("web", score, 1) for score in scores), ("other", 9_999, 7)]
+    return pa.Table.from_arrays(
+        [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), SCORES, strict=True)],
+        schema=SCORES,
+    )
+
+
 BY_EXTENSION = {"fsh": {"max_longest_line": 5}, "md": {"max_encoded": None, "min_alphanumeric": 9_000}}
 
 CASES: dict[str, list[Case]] = {
@@ -221,6 +243,14 @@ CASES: dict[str, list[Case]] = {
         Case(ConversationQuality(), talks),
         Case(ConversationQuality(max_turns=3, max_characters=60, max_refusals=None, values=True), talks),
         Case(ConversationQuality(max_misplaced_turns=None, repeated_characters=1, refusals=("hello",)), talks),
+    ],
+    "quality": [
+        Case(Quality(model=small_model()), texts),
+        Case(Quality(model=small_model(), min_score=6_000, values=True), texts),
+    ],
+    "quality_keep_top": [
+        Case(KeepTop((("web", 4_000),)).bind({"quality_scores": counted()}), scored),
+        Case(KeepTop((("c4", 1), ("web", 0))).bind({"quality_scores": counted()}), scored),
     ],
     "text_hash": [Case(TextHash(priority=3), texts), Case(TextHash(priority=0, scope="source"), texts)],
     "exact_duplicate": [
@@ -320,6 +350,7 @@ def test_the_cases_show_verdicts_of_every_kind():
         "conversation_quality.max_misplaced_turns", "conversation_quality.max_empty_turns",
         "conversation_quality.max_repeated_turns", "conversation_quality.max_broken_tool_calls",
         "conversation_quality.max_refusals",
+        "quality.min_score", "quality.keep_top",
     }  # fmt: skip
     assert len(reasons & rules) >= 5
 
