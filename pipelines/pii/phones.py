@@ -208,7 +208,7 @@ def _international(scratch: np.ndarray, codes: np.ndarray) -> int:
         if codes[code, 1] and (code > 1 or length == 1) and scratch[FIRST_DIGIT]:
             break
     least, most = codes[code, 0], codes[code, 1]
-    if most == 0 or scratch[FIRST_DIGIT] == 0:
+    if most == 0 or scratch[FIRST_DIGIT] == 0 or (scratch[DOTS] and scratch[GROUPS] == 2):  # +35236450.6
         return -1
     digits = scratch[DIGITS]
     for groups in range(scratch[GROUPS], 0, -1):

@@ -32,6 +32,8 @@ from pipelines.transforms.edits import with_room
 ROW, START, STOP, KIND = range(4)
 """Columns of what `scan` returns: those of `edits.Edits`."""
 FIRST_ROOM = 1024
+LONG_TOKEN = 20
+"""Bytes."""
 ESCAPED = (0x6E, 0x72, 0x74)
 """n, r and t behind a backslash."""
 
@@ -96,7 +98,10 @@ def _next_candidate(
             if seen & DIGIT:
                 if seen & LETTER or after - at > 6 or _goes_on(data, after, end):
                     return at, after, seen
-            elif after - at > 1 and key_pairs[np.int64(byte) << 8 | data[at + 1]]:
+            # a key without a digit is long; a prefix may end before "-" or "."
+            elif (
+                after - at >= LONG_TOKEN or (after - at > 1 and after < end and 0x2D <= data[after] <= 0x2E)
+            ) and key_pairs[np.int64(byte) << 8 | data[at + 1]]:
                 return at, after, seen
         elif _is_worth_it(data, at, begin, end):
             return at, after, seen
@@ -124,7 +129,7 @@ def _is_worth_it(data: np.ndarray, at: int, begin: int, end: int) -> bool:
     if byte == 0x40:
         return at > begin and following > 0x2E
     if byte == 0x28 or byte == 0x2B:
-        return 0x30 <= following <= 0x39 or following == 0x28
+        return 0x30 <= following <= 0x39 or (byte == 0x2B and following == 0x28)
     if byte == 0x2D:
         return following == 0x2D and at + 11 < end and data[at + 4] == 0x2D and data[at + 5] == 0x42
     if byte == 0x3A and (0x30 <= following <= 0x3A or 0x61 <= following | 0x20 <= 0x66):
