@@ -30,8 +30,8 @@ MIN_BITS, MAX_BITS = 8, 24
 TOTAL, COUNT = range(2)
 """Columns of `weigh`."""
 
-_NO_WORD = 0
-"""In the place of the hash of the word before the first."""
+_NO_WORD = np.int64(0)
+"""In the place of the hash of the word before the first; hashes that stand there are odd."""
 
 
 def weigh(text: pa.Array, weights: np.ndarray) -> np.ndarray:
@@ -111,21 +111,40 @@ def _bucket(hashed: Any, mask: int) -> Any:
 
 
 @numba.njit(nogil=True, cache=True)
+def _find_buckets(
+    data: np.ndarray, words: np.ndarray, num: int, before: Any, mask: int, buckets: np.ndarray
+) -> tuple[int, Any]:
+    """Fill `buckets` (int32) with those of the first `num` words and of their pairs; returns how many.
+
+    `before` is the hash of the word before these, and the second thing returned that of the last one.
+
+    Apart from the loop that looks weights up: there a processor waits for memory, many places at once if nothing in
+    between depends on how long a word is.
+    """
+    found = 0
+    for k in range(num):
+        hashed = _word_hash(data, words[k, START], words[k, STOP])
+        buckets[found] = _bucket(hashed, mask)
+        found += 1
+        if before != _NO_WORD:
+            buckets[found] = _bucket(hash_on(before, hashed), mask)
+            found += 1
+        before = hashed | 1
+    return found, before
+
+
+@numba.njit(nogil=True, cache=True)
 def _weigh(offsets: np.ndarray, data: np.ndarray, classes: np.ndarray, weights: np.ndarray, sums: np.ndarray) -> None:
-    words, mask = np.empty((CHUNK + 1, 5), np.int64), len(weights) - 1
+    words, buckets, mask = np.empty((CHUNK + 1, 5), np.int64), np.empty(2 * CHUNK + 2, np.int32), len(weights) - 1
     for row in range(len(offsets) - 1):
         at, end, inside, before = offsets[row], offsets[row + 1], False, _NO_WORD
         total, count = 0, 0
         while at < end:
             num, at, inside = read_words(data, at, end, classes, inside, words)
-            for k in range(num):
-                hashed = _word_hash(data, words[k, START], words[k, STOP])
-                total += weights[_bucket(hashed, mask)]
-                count += 1
-                if before != _NO_WORD:
-                    total += weights[_bucket(hash_on(before, hashed), mask)]
-                    count += 1
-                before = hashed | 1
+            found, before = _find_buckets(data, words, num, before, mask, buckets)
+            for k in range(found):
+                total += weights[buckets[k]]
+            count += found
         sums[row, TOTAL], sums[row, COUNT] = total, count
 
 
@@ -134,22 +153,16 @@ def _list(
     offsets: np.ndarray, data: np.ndarray, classes: np.ndarray, bits: int, every: np.ndarray, bounds: np.ndarray
 ) -> int:
     """Fill `every` with buckets in the order of the text, if it has room, and `bounds`; returns how many there are."""
-    words, mask = np.empty((CHUNK + 1, 5), np.int64), (1 << bits) - 1
-    written, write = 0, len(every) > 0
+    words, buckets, mask = np.empty((CHUNK + 1, 5), np.int64), np.empty(2 * CHUNK + 2, np.int32), (1 << bits) - 1
+    written = 0
     for row in range(len(offsets) - 1):
         at, end, inside, before = offsets[row], offsets[row + 1], False, _NO_WORD
         while at < end:
             num, at, inside = read_words(data, at, end, classes, inside, words)
-            for k in range(num):
-                hashed = _word_hash(data, words[k, START], words[k, STOP])
-                if write:
-                    every[written] = _bucket(hashed, mask)
-                written += 1
-                if before != _NO_WORD:
-                    if write:
-                        every[written] = _bucket(hash_on(before, hashed), mask)
-                    written += 1
-                before = hashed | 1
+            found, before = _find_buckets(data, words, num, before, mask, buckets)
+            if len(every):
+                every[written : written + found] = buckets[:found]
+            written += found
         bounds[row + 1] = written
     return written
 
