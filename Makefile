@@ -82,9 +82,16 @@ bench: setup ## every figure of docs/performance.md
 	$(BIN)/python benchmarks/extraction.py
 	$(BIN)/python benchmarks/language_id.py
 	$(BIN)/python benchmarks/warc_to_documents.py
+	$(BIN)/python benchmarks/filters.py
+	$(BIN)/python benchmarks/agreement.py
+	$(BIN)/python benchmarks/quality_labels.py
+	$(BIN)/python benchmarks/pii.py
+	$(BIN)/python benchmarks/code_rules.py
+	$(BIN)/python benchmarks/url_rules.py
 	$(BIN)/python benchmarks/stream.py
 	$(BIN)/python benchmarks/engines.py
 	$(BIN)/python benchmarks/learn.py
+	$(BIN)/python benchmarks/ablation.py
 
 clean: ## remove environments and outputs
 	rm -rf .venv .venv-demo .venv-airflow .airflow demo/inputs demo/output demo/plan demo/report demo/training

@@ -5,8 +5,11 @@
 Ours: Gopher quality, Gopher repetition, C4, FineWeb and RefinedWeb's lines, each over all documents, every value
 computed and left as a column, nothing dropped, best of `ROUNDS`. datatrove: its chain of Gopher repetition, Gopher
 quality, C4 (without the rule of end marks) and FineWeb, which stops at the first filter that drops a document, once.
-`ratio_to_datatrove` is in documents a second. Hostile texts are timed at four sizes; the exponent is the slope of
-log time over log size: 1 is linear.
+`ratio_to_datatrove` is in documents a second.
+
+Then `pii` and `quality` on the same documents and `code_quality` on the standard library's source (their qualities:
+pii.py, quality_labels.py). Hostile texts are timed at four sizes; the exponent is the slope of log time over log
+size: 1 is linear.
 
 It ends with exit status 1 where a bar of `BARS` is missed.
 """
@@ -18,11 +21,15 @@ import gc
 import json
 import math
 import sys
+import sysconfig
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 from datatrove.data import Document
 from datatrove.pipeline.filters import (
     C4QualityFilter,
@@ -32,15 +39,23 @@ from datatrove.pipeline.filters import (
 )
 from english_texts import read_english_texts, text_batch
 
+from pipelines.quality_classifier.features import list_features
+from pipelines.quality_classifier.training import fit
 from pipelines.transforms.c4 import C4Quality
+from pipelines.transforms.code_quality import CodeQuality
 from pipelines.transforms.fineweb import FineWebQuality
+from pipelines.transforms.given_files import GivenFile
 from pipelines.transforms.gopher import GopherQuality
 from pipelines.transforms.gopher_repetition import GopherRepetition
+from pipelines.transforms.pii import Pii
+from pipelines.transforms.quality import Quality
 from pipelines.transforms.refinedweb_lines import RefinedWebLines
 
 FAMILIES = (GopherQuality, GopherRepetition, C4Quality, FineWebQuality, RefinedWebLines)
 BARS = {"ratio_to_datatrove": 100.0, "mb_per_cpu_second": 15.0}
 ROUNDS = 7
+BITS = 20
+"""Of the classifier's buckets, as `headrace train-classifier` has them."""
 MEGABYTES = (1, 2, 4, 8)
 
 HOSTILE: dict[str, str] = {
@@ -76,6 +91,7 @@ def main() -> None:
     if arguments.quick:
         texts, sizes = texts[::10], tuple(size / 8 for size in MEGABYTES)
     result = measure(texts)
+    result["others"] = others(texts)
     result["exponents"] = exponents(sizes)
     show(result)
     if arguments.json:
@@ -104,6 +120,32 @@ def measure(texts: list[str]) -> dict[str, Any]:
         "mb_per_cpu_second": num_bytes / ours / 1e6,
         "ratio_to_datatrove": theirs / ours,
     }
+
+
+def others(texts: list[str]) -> dict[str, dict[str, float]]:
+    """Return rates of the transforms that have benchmarks of their own for their quality."""
+    batch, num_bytes = text_batch(texts), sum(len(text.encode()) for text in texts)
+    library = Path(sysconfig.get_path("stdlib"))
+    files = [file for file in sorted(library.rglob("*.py")) if "site-packages" not in file.parts]
+    source = [file.read_text(encoding="utf-8", errors="replace") for file in files]
+    paths = pa.array([str(file.relative_to(library)) for file in files], pa.string())
+    code = text_batch(source).append_column("origin_path", paths)
+    with tempfile.TemporaryDirectory() as folder:
+        quality = Quality(model=any_model(texts, Path(folder, "model")), min_score=5_000)
+        return {
+            "pii": rates(best_seconds(lambda: Pii()(batch)), len(texts), num_bytes),
+            "quality": rates(best_seconds(lambda: quality(batch)), len(texts), num_bytes),
+            "code_quality": rates(
+                best_seconds(lambda: CodeQuality()(code)), len(source), sum(len(text.encode()) for text in source)
+            ),
+        }
+
+
+def any_model(texts: list[str], path: Path) -> GivenFile:
+    """Write a classifier that tells nothing in particular: what it has learned does not change its speed."""
+    rows = list_features(pa.array(texts[:200], pa.large_string()), BITS)
+    path.write_bytes(fit(rows, np.arange(len(texts[:200])) % 2 == 0, BITS, {}).pack())
+    return GivenFile.of(path)
 
 
 def rates(seconds: float, num_documents: int, num_bytes: int) -> dict[str, float]:
@@ -177,7 +219,12 @@ def show(result: dict[str, Any]) -> None:
     """Print the tables."""
     print(f"{result['documents']} English documents, {result['megabytes']:.1f} MB")
     print(f"{'':26}{'CPU s':>9}{'docs/s':>10}{'MB/s':>8}")
-    rows = {**result["families"], "all five": result["together"], "datatrove, chain of four": result["datatrove"]}
+    rows = {
+        **result["families"],
+        "all five": result["together"],
+        "datatrove, chain of four": result["datatrove"],
+        **result["others"],
+    }
     for name, row in rows.items():
         print(f"{name:26}{row['cpu_s']:9.3f}{row['documents_per_s']:10,.0f}{row['mb_per_s']:8.2f}")
     print(f"ratio_to_datatrove {result['ratio_to_datatrove']:.0f}, mb_per_cpu_second {result['mb_per_cpu_second']:.1f}")
