@@ -11,6 +11,8 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.transforms.code_comments import EXTENSIONS
+
 MARKUP = "html", "htm", "xht", "xhtml"
 JSON_YAML = "json", "geojson", "topojson", "jsonl", "webmanifest", "yaml", "yml"
 TEXT = ("txt",)
@@ -33,6 +35,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "digits": ("x68", "wat", "wast"),
     "notebook": ("ipynb",),
+    "commented": EXTENSIONS,
     "script": ("js", "mjs", "cjs", "css"),
     "data": (
         *("csv", "tsv", "psv", "dat", "arff", "libsvm", "svm", "parquet", "npy", "npz", "pkl", "pickle", "h5", "hdf5"),
@@ -48,6 +51,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
 - json_yaml, text, many_lines (Text, JSON, YAML, Web Ontology Language, Graphviz), long_lines (HTML, JSON, Markdown,
   Roff, SMT, TeX, Text, XML) and digits (Motorola 68K Assembly, WebAssembly) are the groups of the Stack v2 (arXiv
   2402.19173, section 2.1), with the extensions that are theirs alone.
+- commented: languages whose comments can be counted.
 - notebook: Jupyter; script: JavaScript and CSS, which are compiled and minified.
 - data: tables, molecules, meshes, logs, certificates, catalogues of translations: no code, our own list.
 """

@@ -13,8 +13,7 @@ puts each definition beside the published one.
 - `extensions` sets thresholds of single extensions, as the table of StarCoder's inspection of 300 extensions does.
 
 Two published filters are not here. Characters for each token (SantaCoder, arXiv 2301.03988: at least 2.5 in Python,
-2.9 in Java, 2.6 in JavaScript) depends on one tokenizer, and was not used for StarCoder; nor were stars. The share of
-comments is `min_comments` and `max_comments` of `comments.py`.
+2.9 in Java, 2.6 in JavaScript) depends on one tokenizer, and StarCoder did without it, as it did without stars.
 """
 
 from __future__ import annotations
@@ -29,6 +28,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.transforms import code_files
+from pipelines.transforms.code_comments import EXTENSIONS, SYNTAX_OF, count_comments
 from pipelines.transforms.code_statistics import (
     ALPHABETIC,
     ALPHANUMERIC,
@@ -48,12 +48,21 @@ from pipelines.transforms.code_statistics import (
     statistics,
 )
 from pipelines.transforms.rules import RATIO, Rule, RuleFilter, check_thresholds
+from pipelines.transforms.words import text_view
 
-VENDORED, GENERATED, MINIFIED, DATA, OTHER_TEXT, CODE_CELLS, CELL_CHARACTERS = range(NUM_STATISTICS, NUM_STATISTICS + 7)
-"""Columns behind those of `code_statistics`: 1 where the path says so; of notebooks, code cells with any code, and the
-characters of all cells' sources."""
-
-NUM_COLUMNS = NUM_STATISTICS + 7
+(
+    VENDORED,
+    GENERATED,
+    MINIFIED,
+    DATA,
+    OTHER_TEXT,
+    COMMENTS,
+    CODE_CELLS,
+    CELL_CHARACTERS,
+    NUM_COLUMNS,
+) = range(NUM_STATISTICS, NUM_STATISTICS + 9)
+"""Columns behind those of `code_statistics`: 1 where the path says so; characters in comments; of notebooks, code cells
+with any code, and the characters of all cells' sources."""
 
 BY_EXTENSION = ("max_lines", "max_mean_line", "max_longest_line", "min_alphabetic", "min_alphanumeric", "max_encoded")
 """The rules that `extensions` may set."""
@@ -113,6 +122,10 @@ class CodeQuality(RuleFilter):
     """Visible text of HTML, for every character. Both papers (StarCoder: more than that)."""
     min_visible_characters: int | None = 100
     """Visible characters of HTML. The Stack v2 (StarCoder: more than 100)."""
+    min_comments: int | None = None
+    """Characters in comments (see `code_comments.py`), for every character. SantaCoder: 0.01; StarCoder did not."""
+    max_comments: int | None = None
+    """As `min_comments`. SantaCoder: 0.8."""
     min_code_cells: int | None = 1
     """Cells of a notebook that hold code. Ours; a notebook that is no valid JSON has none."""
     min_cell_characters: int | None = 1_000
@@ -122,11 +135,22 @@ class CodeQuality(RuleFilter):
 
     def __post_init__(self) -> None:
         """Refuse thresholds that no file or every file meets by mistake, and rules that are none of `BY_EXTENSION`."""
-        ratios = ("max_replacements", "min_alphabetic", "min_alphanumeric", "max_encoded", "min_visible")
+        ratios = (
+            "max_replacements",
+            "min_alphabetic",
+            "min_alphanumeric",
+            "max_encoded",
+            "min_visible",
+            "min_comments",
+        )
         check_thresholds(
             self,
-            ratios=(*ratios, "min_cell_characters"),
-            ordered=(("min_data_characters", "max_data_characters"), ("max_longest_line", "max_longest_markup_line")),
+            ratios=(*ratios, "max_comments", "min_cell_characters"),
+            ordered=(
+                ("min_comments", "max_comments"),
+                ("min_data_characters", "max_data_characters"),
+                ("max_longest_line", "max_longest_markup_line"),
+            ),
         )
         for extension, thresholds in self.extensions.items():
             if not (extension.isascii() and extension.isalnum() and extension == extension.lower()):
@@ -170,6 +194,8 @@ class CodeQuality(RuleFilter):
         stats[:, MINIFIED] = _mask(code_files.matched(paths, code_files.MINIFIED))
         stats[:, DATA] = data
         stats[:, OTHER_TEXT] = is_text & ~_mask(code_files.matched(paths, code_files.TEXT_NAMES))
+        places = pc.index_in(extension, pa.array(EXTENSIONS, pa.string())).fill_null(-1).to_numpy(zero_copy_only=False)
+        count_comments(*text_view(text), np.where(places >= 0, SYNTAX_OF[places], -1), stats[:, COMMENTS])
         for row in np.flatnonzero(notebook):
             stats[row, [CODE_CELLS, CELL_CHARACTERS]] = count_cells(text[row].as_py() or "")
         return batch, stats
@@ -194,7 +220,7 @@ class CodeQuality(RuleFilter):
 
     def _scoped_rules(self) -> tuple[tuple[Rule, tuple[str, ...], tuple[str, ...]], ...]:
         """Return the general rules with the groups of languages that they are about (none: all) and not about."""
-        at_most, at_least, notebook = False, True, ("notebook",)
+        at_most, at_least, notebook, commented = False, True, ("notebook",), ("commented",)
         return (
             (Rule("max_vendored", VENDORED, None, at_most, self.max_vendored), (), ()),
             (Rule("max_generated", GENERATED, None, at_most, self.max_generated), (), ()),
@@ -229,6 +255,8 @@ class CodeQuality(RuleFilter):
             (Rule("max_data_characters", CHARACTERS, None, at_most, self.max_data_characters), ("json_yaml",), ()),
             (Rule("min_visible", VISIBLE, CHARACTERS, at_least, self.min_visible, RATIO), ("html",), ()),
             (Rule("min_visible_characters", VISIBLE, None, at_least, self.min_visible_characters), ("html",), ()),
+            (Rule("min_comments", COMMENTS, CHARACTERS, at_least, self.min_comments, RATIO), commented, ()),
+            (Rule("max_comments", COMMENTS, CHARACTERS, at_most, self.max_comments, RATIO), commented, ()),
             (Rule("min_code_cells", CODE_CELLS, None, at_least, self.min_code_cells), notebook, ()),
             (
                 Rule("min_cell_characters", CELL_CHARACTERS, CHARACTERS, at_least, self.min_cell_characters, RATIO),

@@ -95,7 +95,10 @@ BASE64_RUN, HEX_UNITS, ESCAPE_UNITS, ESCAPE_BYTES = 64, 8, 8, 6
 HEX_RUN = 3 * HEX_UNITS - 1
 """Bytes that a run in hexadecimal has at least: two digits a unit, and something between two units."""
 XML_CHARACTERS = 100
-SCRIPT, STYLE = name_hash("script"), name_hash("style")
+_HIDDEN = np.array([name_hash("script"), name_hash("style")], np.int64)
+_HIDDEN.flags.writeable = False
+"""Elements whose content is not seen. A kernel is given them as an array: a hash is a product that has overflowed,
+which a compiler may take for impossible, and so for different from any constant."""
 MAX_REFERENCE = 32
 """Bytes of a character reference between "&" and ";"."""
 
@@ -113,7 +116,7 @@ def statistics(text: pa.Array, kinds: np.ndarray, header_lines: int) -> np.ndarr
     _count(
         offsets, data, code_point_classes(), _BYTES, kinds, header_lines, Phrases.of(HEADER_PHRASES).arrays,
         Phrases.of(GENERATOR_PHRASES).arrays, Phrases.of(("sourcemappingurl=",)).arrays,
-        Phrases.of(("<?xml version=",)).arrays, stats,
+        Phrases.of(("<?xml version=",)).arrays, _HIDDEN, stats,
     )  # fmt: skip
     return stats
 
@@ -122,7 +125,7 @@ def statistics(text: pa.Array, kinds: np.ndarray, header_lines: int) -> np.ndarr
 def _count(
     offsets: np.ndarray, data: np.ndarray, classes: np.ndarray, bytes_: np.ndarray, kinds: np.ndarray,
     header_lines: int, header: PhraseArrays, generators: PhraseArrays, source_map: PhraseArrays, xml: PhraseArrays,
-    stats: np.ndarray,
+    hidden: np.ndarray, stats: np.ndarray,
 ) -> None:  # fmt: skip
     for row in range(len(offsets) - 1):
         begin, end = offsets[row], offsets[row + 1]
@@ -141,7 +144,7 @@ def _count(
             num += 1
         stats[row, XML_DECLARATION] = find_phrases(data, begin, stop, xml)
         if kinds[row] & IS_HTML:
-            stats[row, VISIBLE] = _visible_characters(data[begin:end])
+            stats[row, VISIBLE] = _visible_characters(data[begin:end], hidden)
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
@@ -328,8 +331,8 @@ def _count_escapes(data: np.ndarray, at: int, end: int, bytes_: np.ndarray, stat
 
 
 @numba.njit(nogil=True, cache=True)
-def _visible_characters(data: np.ndarray) -> int:
-    """Return how many characters of an HTML file are visible text."""
+def _visible_characters(data: np.ndarray, hidden: np.ndarray) -> int:
+    """Return how many characters of an HTML file are visible text; `hidden` are hashes of two elements' names."""
     at, end, num = 0, len(data), 0
     while at < end:
         byte = data[at]
@@ -341,7 +344,7 @@ def _visible_characters(data: np.ndarray) -> int:
         elif at + 1 < end and is_letter(data[at + 1]):
             name, at, _ = read_name(data, at + 1, False)
             at = _tag_end(data, at)
-            if name in (SCRIPT, STYLE):
+            if name == hidden[0] or name == hidden[1]:
                 at = skip_raw_text(data, at, name)
         elif at + 2 < end and data[at + 1] == 0x2F and is_letter(data[at + 2]):
             at = _tag_end(data, at + 2)

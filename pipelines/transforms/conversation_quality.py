@@ -9,12 +9,12 @@ here. So every byte belongs to one turn at most, and the work is linear.
   then the user and the assistant take turns, beginning with the user; behind an assistant's turn may come turns of
   tools, and behind those an assistant's. An unknown role is misplaced. So is the end, if the last turn is not the
   assistant's: there would be nothing to learn.
-- **repeated turn**: role and text of an earlier turn of the same conversation, byte for byte. Shorter turns than
-  `repeated_characters` do not count: "Yes." and "Go on." may well be said twice.
+- **repeated turn**: role and text of an earlier turn of the same conversation, by a hash of 64 bits. Shorter turns
+  than `repeated_characters` do not count: "Yes." and "Go on." may well be said twice.
 - **refusal**: an assistant's turn that begins with one of `refusals`, regular expressions (RE2) for the folded
-  beginning: from the first letter or digit on, ASCII letters in lower case, every apostrophe "'", white space one
-  space, at most 240 bytes. The defaults ask for a verb of serving ("I'm sorry, but I can't assist"): "I'm sorry to
-  hear that", "I can't wait" and "Unfortunately, I cannot determine the angle from two sides" are none.
+  beginning: from the first letter or digit on, without asterisks, ASCII letters in lower case, every apostrophe "'",
+  white space one space, at most 240 bytes. The defaults ask for a verb of serving ("I'm sorry, but I can't assist"):
+  "I'm sorry to hear that", "I can't wait" and "Unfortunately, I cannot determine the angle" are none.
 - **tool call**: JSON in an assistant's turn that a tool's turn follows: between `<tool_call>` and `</tool_call>`; else
   to the last `}` or `]`, from a line that begins with `{` or `[{` and is the first, or follows a blank line or a code
   fence. Of several such lines the first is tried, then the last, as drafts may stand before a call. It is broken if
@@ -95,11 +95,12 @@ SYSTEM, USER, ASSISTANT, TOOL = range(4)
 
 NUM_STATISTICS = 8
 
+ASTERISK = 0x2A
 BEGINNING = 240
 """Bytes of the folded beginning of a turn."""
 
 CALL_START, CALL_END = b"<tool_call>", b"</tool_call>"
-JSON_LIST = re.compile(rb"\[[ \t]*\{")
+JSON_LINE = re.compile(rb"^[ \t\r]*(\{|\[[ \t]*\{)", re.MULTILINE)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -307,20 +308,16 @@ def _fold(
 ) -> None:
     """Write the folded beginning of each span into a row of `folded` (uint8, (spans, BEGINNING)), and its length."""
     for span in range(len(starts)):
-        at, end, num, spaced = starts[span], ends[span], 0, False
-        stop = min(end, at + 4 * BEGINNING)  # what is searched for a first letter
+        at, num, spaced = starts[span], 0, False
+        end = min(ends[span], at + 8 * BEGINNING)  # white space and signs may be long
         while at < end:
             code_point, behind = next_code_point(data, at, end)
             kind = classes[code_point]
-            if num == 0 and (at >= stop or not kind & (LETTER | NUMBER)):
-                if at >= stop:
-                    break
+            if code_point == ASTERISK or (num == 0 and not kind & (LETTER | NUMBER)):
                 at = behind
                 continue
             if kind & SPACE:
                 spaced, at = True, behind
-                if behind - starts[span] > 8 * BEGINNING:
-                    break
                 continue
             size = behind - at
             if num + size + spaced > BEGINNING:
@@ -358,14 +355,11 @@ def is_broken_call(turn: bytes) -> bool:
 
 
 def _json_lines(turn: bytes) -> Iterator[int]:
-    """Yield the places of the lines with which JSON may begin."""
-    at, free = 0, True
-    for line in turn.split(b"\n"):
-        stripped = line.strip()
-        if free and (stripped.startswith(b"{") or JSON_LIST.match(stripped)):
-            yield at + line.index(stripped[:1])
-        free = not stripped or stripped.startswith(b"```")
-        at += len(line) + 1
+    """Yield the places at which JSON may begin: see the module's docstring."""
+    for found in JSON_LINE.finditer(turn):
+        above = turn[turn.rfind(b"\n", 0, max(found.start() - 1, 0)) + 1 : found.start()].strip()
+        if not above or above.startswith(b"```"):
+            yield found.start(1)
 
 
 def _is_call(call: bytes) -> bool:
