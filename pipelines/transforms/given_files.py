@@ -37,6 +37,10 @@ class GivenFile:
         """
         return _read(self.path, self.sha256)
 
+    def load(self) -> bytes:
+        """Return the content, read anew: for large files that are kept in another form. Raises as `read` does."""
+        return _checked(self.path, self.sha256)
+
 
 def given_fields(transform: type) -> tuple[str, ...]:
     """Return the fields of a transform that are given files: `GivenFile`, also with None, or a tuple of them."""
@@ -56,6 +60,10 @@ def given_files(transform: Any) -> list[GivenFile]:
 
 @lru_cache(maxsize=64)
 def _read(path: str, sha256: str) -> bytes:
+    return _checked(path, sha256)
+
+
+def _checked(path: str, sha256: str) -> bytes:
     try:
         content = Path(path).read_bytes()
     except OSError as error:

@@ -12,6 +12,7 @@ from pipelines.transforms.fineweb import FineWebQuality
 from pipelines.transforms.gopher import GopherQuality
 from pipelines.transforms.gopher_repetition import GopherRepetition
 from pipelines.transforms.language import Language
+from pipelines.transforms.licence import Licence
 from pipelines.transforms.quality import Quality
 from pipelines.transforms.refinedweb_lines import RefinedWebLines
 
@@ -26,5 +27,6 @@ TRANSFORMS: dict[str, type[Any]] = {
     CodeQuality.name: CodeQuality,
     ConversationQuality.name: ConversationQuality,
     Quality.name: Quality,
+    Licence.name: Licence,
 }
 """The class for each word under `transforms:`; its fields are the keys that the recipe may set."""

@@ -31,7 +31,7 @@ from rows import batch_of, document
 from runs import REPOSITORY, SHARED
 
 import pipelines.transforms
-from pipelines.schema import OUTCOMES, with_columns
+from pipelines.schema import CORE, OUTCOMES, with_columns
 from pipelines.sources.commoncrawl import CommonCrawl
 from pipelines.sources.source import BatchLimits, RawAccount
 from pipelines.sources.tables import Table
@@ -44,6 +44,7 @@ from pipelines.transforms.exact import DUPLICATES, ExactDuplicate, TextHash
 from pipelines.transforms.extract import Extract
 from pipelines.transforms.gopher import GopherQuality
 from pipelines.transforms.language import Language
+from pipelines.transforms.licence import Licence
 from pipelines.transforms.quality import SCORES, KeepTop, Quality
 from pipelines.transforms.registry import TRANSFORMS
 
@@ -198,6 +199,23 @@ def talks() -> pa.RecordBatch:
 
 
 @cache
+def licensed() -> pa.RecordBatch:
+    """Texts and payloads with licences of every kind, and the pages and texts of other cases."""
+    declared = [None, "MIT", "gpl-2.0+", "see the file", "MIT OR CC-BY-4.0"]
+    rows = [
+        document(text, natural_key=f"licence {place}", licence=declared[place % 5], origin_path=f"a/{place}.py")
+        for place, text in enumerate(["# SPDX-License-Identifier: ISC", "x", "under the MIT license", "\0", None] * 4)
+    ]
+    links = [
+        b"<a rel=license href=//creativecommons.org/licenses/by/4.0/>", b"<meta name=dcterms.license content=x>",
+        "<link rel=license href=https://opensource.org/licenses/MIT>".encode("utf-16"), b"",
+        b"creativecommons.org/licenses/by/4.0",
+    ]  # fmt: skip
+    rows += [document(None, natural_key=f"link {place}", content=link) for place, link in enumerate(links)]
+    return pa.concat_batches([batch_of(rows), pages().select(CORE.names), texts()])
+
+
+@cache
 def scored() -> pa.RecordBatch:
     """Texts with their quality, and some that nobody scored."""
     batch = Quality(model=small_model())(texts())
@@ -251,6 +269,10 @@ CASES: dict[str, list[Case]] = {
     "quality_keep_top": [
         Case(KeepTop((("web", 4_000),)).bind({"quality_scores": counted()}), scored),
         Case(KeepTop((("c4", 1), ("web", 0))).bind({"quality_scores": counted()}), scored),
+    ],
+    "licence": [
+        Case(Licence(), licensed),
+        Case(Licence(allow=("permissive", "CC-BY-4.0"), unknown="drop", mentions=True), licensed),
     ],
     "text_hash": [Case(TextHash(priority=3), texts), Case(TextHash(priority=0, scope="source"), texts)],
     "exact_duplicate": [
@@ -351,6 +373,7 @@ def test_the_cases_show_verdicts_of_every_kind():
         "conversation_quality.max_repeated_turns", "conversation_quality.max_broken_tool_calls",
         "conversation_quality.max_refusals",
         "quality.min_score", "quality.keep_top",
+        "licence.not_allowed", "licence.unknown",
     }  # fmt: skip
     assert len(reasons & rules) >= 5
 
