@@ -30,8 +30,8 @@ from datatrove.pipeline.filters import (
     GopherRepetitionFilter,
 )
 from datatrove.utils import text as datatrove_text
-
 from english_texts import read_english_texts, text_batch
+
 from pipelines.transforms import c4, fineweb, gopher, gopher_repetition
 from pipelines.transforms.rules import RuleFilter
 from pipelines.transforms.spans import NO_GIVEN_WORDS, GivenWords

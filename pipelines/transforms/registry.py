@@ -13,6 +13,7 @@ from pipelines.transforms.gopher import GopherQuality
 from pipelines.transforms.gopher_repetition import GopherRepetition
 from pipelines.transforms.language import Language
 from pipelines.transforms.licence import Licence
+from pipelines.transforms.pii import Pii
 from pipelines.transforms.quality import Quality
 from pipelines.transforms.refinedweb_lines import RefinedWebLines
 
@@ -26,6 +27,7 @@ TRANSFORMS: dict[str, type[Any]] = {
     RefinedWebLines.name: RefinedWebLines,
     CodeQuality.name: CodeQuality,
     ConversationQuality.name: ConversationQuality,
+    Pii.name: Pii,
     Quality.name: Quality,
     Licence.name: Licence,
 }

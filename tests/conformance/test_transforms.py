@@ -37,15 +37,20 @@ from pipelines.sources.source import BatchLimits, RawAccount
 from pipelines.sources.tables import Table
 from pipelines.storage.local import LocalStorage
 from pipelines.transform import Transform
+from pipelines.transforms.c4 import C4Quality
 from pipelines.transforms.code_quality import CodeQuality
 from pipelines.transforms.conversation_quality import ConversationQuality
 from pipelines.transforms.encode import Encode
 from pipelines.transforms.exact import DUPLICATES, ExactDuplicate, TextHash
 from pipelines.transforms.extract import Extract
+from pipelines.transforms.fineweb import FineWebQuality
 from pipelines.transforms.gopher import GopherQuality
+from pipelines.transforms.gopher_repetition import GopherRepetition
 from pipelines.transforms.language import Language
 from pipelines.transforms.licence import Licence
+from pipelines.transforms.pii import Pii
 from pipelines.transforms.quality import SCORES, KeepTop, Quality
+from pipelines.transforms.refinedweb_lines import RefinedWebLines
 from pipelines.transforms.registry import TRANSFORMS
 
 TEXTS = [
@@ -129,6 +134,19 @@ def duplicates() -> pa.Table:
     pairs = [(id_, ids[0]) for id_ in ids[2::3]] + [(b"\xff" * 16, b"\0" * 16)]
     columns = [pa.array(column, pa.binary(16)) for column in zip(*pairs, strict=True)]
     return pa.Table.from_arrays(columns, schema=DUPLICATES)
+
+
+@cache
+def with_values() -> pa.RecordBatch:
+    """Texts and turns that hold personal data, beside those that hold none."""
+    text = "Frage? zoë an zoe@mill.org, 52.230.17.59."
+    turns = [{"role": "user", "start": 0, "end": 6, "weight": 0}, {"role": "user", "start": 7, "end": 42, "weight": 1}]
+    made = [
+        document(PROSE + " me@mill.org, phone 212-555-0123 " + PROSE, natural_key="prose"),
+        document(text, natural_key="talk", turns=turns),
+        document("DE68 1002 0500 0001 0379 00", natural_key="iban"),
+    ]
+    return pa.concat_batches([batch_of(made), texts().slice(0, 45), batch_of(made[:2])])
 
 
 @cache
@@ -252,6 +270,30 @@ CASES: dict[str, list[Case]] = {
         Case(GopherQuality(), texts),
         Case(GopherQuality(min_words=1, min_stop_words=0, max_mean_word_length=4, max_hashes=0), texts),
     ],
+    "gopher_repetition": [
+        Case(GopherRepetition(), texts),
+        Case(GopherRepetition(max_duplicate_lines=None, max_top_2_grams=50_000, values=True), texts),
+    ],
+    "c4_quality": [
+        Case(C4Quality(), texts),
+        Case(C4Quality(min_sentences=1, values=True), texts),
+        Case(C4Quality(require_end_mark=False, min_words_per_line=1, min_sentences=2), conversations),
+        Case(C4Quality(keep_blank_lines=True, max_curly_bracket_lines=None, drop=False, min_long_lines=1), texts),
+    ],
+    "fineweb_quality": [
+        Case(FineWebQuality(), texts),
+        Case(FineWebQuality(ignore_trailing_space=False, max_line_breaks=0, short_line=9, values=True), texts),
+    ],
+    "refinedweb_lines": [
+        Case(RefinedWebLines(), texts),
+        Case(RefinedWebLines(max_removed_words=10_000, max_line_breaks=1, values=True), texts),
+        Case(RefinedWebLines(max_uppercase_characters=0, max_removed_words=5_000), conversations),
+    ],
+    "pii": [
+        Case(Pii(), with_values),
+        Case(Pii(max_hits=1, values=True), with_values),
+        Case(Pii(kinds=("email",), replace=False), with_values),
+    ],
     "code_quality": [
         Case(CodeQuality(), source_files),
         Case(CodeQuality(max_vendored=None, min_alphabetic=None, header_lines=1, values=True), source_files),
@@ -372,10 +414,15 @@ def test_the_cases_show_verdicts_of_every_kind():
         "conversation_quality.max_misplaced_turns", "conversation_quality.max_empty_turns",
         "conversation_quality.max_repeated_turns", "conversation_quality.max_broken_tool_calls",
         "conversation_quality.max_refusals",
-        "quality.min_score", "quality.keep_top",
+        "pii.too_many", "quality.min_score", "quality.keep_top",
         "licence.not_allowed", "licence.unknown",
     }  # fmt: skip
     assert len(reasons & rules) >= 5
+    assert reasons >= {
+        "gopher_repetition.max_duplicate_lines", "gopher_repetition.max_top_2_grams",
+        "gopher_repetition.max_duplicate_5_grams", "c4_quality.min_sentences", "c4_quality.max_curly_bracket_lines",
+        "refinedweb_lines.max_removed_words", *(f"fineweb_quality.{rule.name}" for rule in FineWebQuality().rules),
+    }  # fmt: skip
 
 
 @every_case

@@ -29,9 +29,15 @@ from pipelines.sources.conversations import Conversations
 from pipelines.sources.source_code import Code
 from pipelines.sources.tables import Table
 from pipelines.storage.local import LocalStorage
+from pipelines.transforms.c4 import C4Quality
 from pipelines.transforms.extract import Extract
+from pipelines.transforms.fineweb import FineWebQuality
+from pipelines.transforms.given_files import GivenFile, given_files
 from pipelines.transforms.gopher import GopherQuality
+from pipelines.transforms.gopher_repetition import GopherRepetition
 from pipelines.transforms.language import Language
+from pipelines.transforms.pii import Pii
+from pipelines.transforms.refinedweb_lines import RefinedWebLines
 from tokenizer.strict_yaml import MAX_BYTES
 
 GOOD = {
@@ -153,13 +159,13 @@ WRONG = [
     ("sources.web.root", "sysconfig:nowhere", ["sources.web.root", "'sysconfig:nowhere'", "stdlib"]),
     # transforms
     ("sources.web.transforms", "extract", ["sources.web.transforms: found 'extract'", "a list of transforms"]),
-    ("sources.web.transforms.1", "lang", ["transforms[1]: found 'lang'", "extract, gopher_quality, language"]),
-    ("sources.web.transforms.1", ["language"], ["transforms[1]: found ['language']", "extract, gopher_quality"]),
+    ("sources.web.transforms.1", "lang", ["transforms[1]: found 'lang'", "gopher_quality, gopher_repetition, language"]),
+    ("sources.web.transforms.1", ["language"], ["transforms[1]: found ['language']", "extract, fineweb_quality"]),
     ("sources.web.transforms.1", {"extract": None, "language": None}, ["transforms[1]", "alone or with its settings"]),
-    ("sources.web.transforms.1", None, ["transforms[1]: found None", "extract, gopher_quality"]),
-    ("sources.web.transforms", ["language"], ["sources.web.transforms: found ['language']", "needs `extract` first"]),
-    ("sources.web.transforms", ["language", "extract"], ["sources.web.transforms", "needs `extract` first"]),
-    ("sources.web.transforms", ..., ["sources.web.transforms: found None", "needs `extract` first"]),
+    ("sources.web.transforms.1", None, ["transforms[1]: found None", "extract, fineweb_quality"]),
+    ("sources.web.transforms", ["language"], ["sources.web.transforms: found ['language']", "needs `extract` before"]),
+    ("sources.web.transforms", ["language", "extract"], ["sources.web.transforms", "needs `extract` before"]),
+    ("sources.web.transforms", ..., ["sources.web.transforms: found None", "needs `extract` before"]),
     ("sources.web.transforms", ["extract", "language", "language"], ["sources.web.transforms", "language_score"]),
     ("sources.code.transforms", ["extract"], ["sources.code.transforms", "media_type", "no earlier step adds it"]),
     # thresholds and choices
@@ -304,7 +310,9 @@ def test_a_limit_is_that_of_every_source(write):
 def round_trip(recipe: Recipe) -> None:
     plan = build_plan(recipe, LocalStorage(Path("unused")))
     resolved = json.loads(plan.resolved_json())
-    again = recipe_of_resolved(recipe.path, resolved, {entry.source.name: entry.root for entry in recipe.sources})
+    roots = {entry.source.name: entry.root for entry in recipe.sources}
+    files = [given for entry in recipe.sources for step in entry.transforms for given in given_files(step)]
+    again = recipe_of_resolved(recipe.path, resolved, roots, {given.sha256: given.path for given in files})
     assert again == recipe
     assert build_plan(again, LocalStorage(Path("unused"))).resolved_json() == plan.resolved_json()
 
@@ -313,6 +321,46 @@ def round_trip(recipe: Recipe) -> None:
 @pytest.mark.parametrize("limit", [None, 5])
 def test_the_crawl_recipe_round_trips(limit):
     round_trip(load_recipe(REPOSITORY / "recipes/crawl.yaml", limit=limit))
+
+
+def test_a_given_file_counts_by_its_content(tmp_path):
+    """Equal lists at two places are one recipe; a changed list is another. No path is in the resolved recipe."""
+
+    def plan_of(folder: str, words: str):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "words.txt").write_text(words)
+        (tmp_path / folder / "recipe.yaml").write_text(
+            "name: given\nsources:\n  web:\n    reader: table\n    schema: c4\n    root: .\n    include: ['*.jsonl']\n"
+            "    transforms:\n      - c4_quality: {bad_words: words.txt}\n"
+        )
+        recipe = load_recipe(tmp_path / folder / "recipe.yaml")
+        round_trip(recipe)
+        return build_plan(recipe, LocalStorage(Path("unused")))
+
+    one, same, other = plan_of("one", "bad\n"), plan_of("same", "bad\n"), plan_of("other", "worse\n")
+    assert one.fingerprint == same.fingerprint != other.fingerprint
+    assert str(tmp_path) not in one.resolved_json().decode()
+    [given] = given_files(one.recipe.sources[0].transforms[0])
+    assert given.read() == b"bad\n"
+    gone = recipe_of_resolved(one.recipe.path, json.loads(one.resolved_json()), {"web": one.recipe.sources[0].root}, {})
+    with pytest.raises(RecipeError, match=f"the file with sha256 {given.sha256}: No such file"):
+        gone.sources[0].transforms[0].bad_words.read()
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [("nowhere.txt", "No such file"), (7, "the path of a file"), (".", "directory")]
+)
+def test_a_given_file_that_is_none(value, said, write):
+    with pytest.raises(RecipeError, match="sources.web.transforms.1..c4_quality.bad_words: found.*" + said):
+        load_recipe(write(changed("sources.web.transforms", ["extract", {"c4_quality": {"bad_words": value}}])))
+
+
+def test_a_given_file_that_changes_while_a_run_goes_on(tmp_path):
+    (tmp_path / "words").write_text("a")
+    given = GivenFile.of(tmp_path / "words")
+    (tmp_path / "words").write_text("b")
+    with pytest.raises(RecipeError, match="was changed since the recipe was loaded"):
+        given.read()
 
 
 VARIED: dict[str, object] = {
@@ -326,6 +374,11 @@ VARIED: dict[str, object] = {
     "mode": "precision",
     "comments": True,
     "media_types": ("text/plain",),
+    "kinds": ("email",),
+    "max_hits": 99,
+    "max_lorem_ipsum_lines": 1,
+    "max_curly_bracket_lines": 1,
+    "min_long_lines": 3,
 }
 """Values of fields whose default cannot simply be lowered by one, or turned into another text."""
 
@@ -349,10 +402,12 @@ def lowered(default: object) -> object:
     return "x" if default in (None, "") else ("x",)
 
 
-def test_every_field_round_trips(write):
+def test_every_field_round_trips(write, tmp_path):
     recipe = load_recipe(write(GOOD))
     root, limit = recipe.sources[0].root, 9
-    steps = tuple(varied(cls) for cls in (Extract, Language, GopherQuality))
+    classes = (Extract, Language, GopherQuality, GopherRepetition, FineWebQuality, RefinedWebLines, Pii)
+    (tmp_path / "words").write_text("bad\n")
+    steps = (*(varied(cls) for cls in classes), varied(C4Quality, bad_words=GivenFile.of(tmp_path / "words")))
     sources = [
         (varied(CommonCrawl, limit=limit), steps),
         (varied(Code, name="code", repository="r", limit=limit), ()),
@@ -386,4 +441,4 @@ def test_a_resolved_recipe_that_was_changed(damage, write):
     else:
         del resolved[damage]
     with pytest.raises(RecipeError, match="hint|one of"):
-        recipe_of_resolved(recipe.path, resolved, roots)
+        recipe_of_resolved(recipe.path, resolved, roots, {})

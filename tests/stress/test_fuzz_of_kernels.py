@@ -29,8 +29,15 @@ from pipelines.main_content import features as f
 from pipelines.main_content import scan as s
 from pipelines.main_content import trees as m
 from pipelines.main_content.content import chosen_blocks, render
+from pipelines.schema import TURNS, VERDICT
 from pipelines.transforms import language, language_ngrams
+from pipelines.transforms.c4 import C4Quality
+from pipelines.transforms.fineweb import FineWebQuality
+from pipelines.transforms.gopher import GopherQuality
+from pipelines.transforms.gopher_repetition import GopherRepetition
 from pipelines.transforms.markup import measure_markup
+from pipelines.transforms.refinedweb_lines import RefinedWebLines
+from pipelines.transforms.rules import RuleFilter
 
 pytestmark = pytest.mark.stress
 
@@ -51,6 +58,8 @@ TOKENS = [
     "<time datetime=",
     "<html lang=", "<svg/>", "<p/>", "<br/><br>", "a, b. c! d? ", "\u4e2d\u6587\u3002", "\u0e01\u0e33\u0e48", "e\u0301",
     "\xad", "\ufeff", "\u2028", "\U0001f600", "\U0010ffff", "\ufffd", "word " * 12, "x" * 300, " " * 300, "&amp;" * 60,
+    "\r\n", "\x85", "{", "[1]", "[citation needed]", "lorem ipsum", "use cookies. ", "items in cart",
+    "\nread more...\n", "\nsign-in ", "\n3 likes\n", "\nA line of words, Mr. J. Smith.[2]\n", "\u2026", "\u0e49" * 60,
 ]  # fmt: skip
 
 
@@ -124,11 +133,53 @@ def check_language(data: bytes, scanner: s.Scanner) -> None:
     language_ngrams.samples(offsets, np.frombuffer(data, np.uint8), 400)
 
 
+FILTERS: tuple[RuleFilter, ...] = (
+    GopherQuality(),
+    GopherRepetition(),
+    FineWebQuality(ignore_trailing_space=False),
+    C4Quality(),
+    C4Quality(max_word_length=None, require_end_mark=False, min_words_per_line=1, keep_blank_lines=True),
+    RefinedWebLines(),
+    RefinedWebLines(max_uppercase_characters=None, min_words_per_line=0, max_phrase_line_words=10_000),
+)
+
+
+def text_batch(data: bytes, bounds: list[int]) -> pa.RecordBatch:
+    """Return rows of text, of any bytes, each with a turn of the whole of it and one beyond it."""
+    buffers = [None, pa.py_buffer(np.array(bounds, np.int64)), pa.py_buffer(bytearray(data))]
+    num = len(bounds) - 1
+    turns = [[{"start": 0, "end": bounds[k + 1] - bounds[k]}, {"start": len(data), "end": 1}] for k in range(num)]
+    return pa.RecordBatch.from_arrays(
+        [
+            pa.nulls(num, pa.string()), pa.Array.from_buffers(pa.large_string(), num, buffers),
+            pa.array(turns, TURNS), pa.nulls(num, VERDICT),
+        ],
+        ["language", "text", "turns", "verdict"],
+    )  # fmt: skip
+
+
+def check_filters(data: bytes, scanner: s.Scanner) -> None:
+    """Count and cut any bytes: a row alone, with nothing behind it, gives what it gives among others."""
+    del scanner
+    size = len(data)
+    bounds = [0, size // 3, size // 3, size]
+    for rules in FILTERS:
+        whole, stats = rules.measured(text_batch(data, bounds))
+        texts = whole.column("text").cast(pa.large_binary())
+        for row in range(3):
+            part = data[bounds[row] : bounds[row + 1]]
+            alone, counts = rules.measured(text_batch(part, [0, len(part)]))
+            assert counts[0].tolist() == stats[row].tolist()
+            assert alone.column("text").cast(pa.large_binary())[0] == texts[row]
+            assert len(texts[row].as_py()) <= len(part)
+
+
 CHECKS: dict[str, Callable[[bytes, s.Scanner], None]] = {
     "page": check_page,
     "bytes": check_bytes,
     "markup": check_markup,
     "language": check_language,
+    "filters": check_filters,
 }
 
 
