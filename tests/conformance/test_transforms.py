@@ -180,11 +180,14 @@ def source_files() -> pa.RecordBatch:
     cell = '{"cell_type": "code", "source": ["print(1)\\n"], "outputs": ["' + "out " * 99 + '"]}'
     made = [
         ("gen.py", "# This file was auto-generated.\n" + PROSE), ("x.py", '<?xml version="1.0"?><a/>'),
-        ("y.js", "var y = 1;\n" * 20 + "//# sourceMappingURL=y.js.map\n"), ("b64.py", ("QUJD" * 18 + "\n") * 20 + "x = 1\n" * 400),
-        ("hex.c", "{" + "0x41,0x42," * 200 + "}"), ("esc.c", PROSE + r"\u0041\u0042" * 9), ("lines.py", "\n" * 100_001),
+        ("y.js", "var y = 1;\n" * 20 + "//# sourceMappingURL=y.js.map\n"),
+        ("b64.py", ("QUJD" * 18 + "\n") * 20 + "x = 1\n" * 400),
+        ("hex.c", "{" + "0x41,0x42," * 200 + "}"), ("esc.c", PROSE + r"\u0041\u0042" * 9),
+        ("lines.py", "\n" * 100_001),
         ("cells.ipynb", '{"cells": [' + ", ".join([cell] * 3) + "]}"), ("none.ipynb", '{"cells": []}'),
         ("page.html", f"<p>{PROSE}<script>x = '<p>'</script>&amp;<!-- c -->"), ("bad.html", "<a href='" + "x " * 499),
-        ("long.html", "<p>" + "x" * 100_001), ("long.yaml", "- a\n" * 513), ("lost.py", "x = '\ufffd\ufffd'\n"), ("long.fsh", "vec four;\n"),
+        ("long.html", "<p>" + "x" * 100_001), ("long.yaml", "- a\n" * 513), ("lost.py", "x = '\ufffd\ufffd'\n"),
+        ("long.fsh", "vec four;\n"),
     ]  # fmt: skip
     plain = texts().column("text").to_pylist()
     rows = [*made, *((paths[place % len(paths)], text) for place, text in enumerate(plain))]

@@ -159,7 +159,7 @@ WRONG = [
     ("sources.web.root", "sysconfig:nowhere", ["sources.web.root", "'sysconfig:nowhere'", "stdlib"]),
     # transforms
     ("sources.web.transforms", "extract", ["sources.web.transforms: found 'extract'", "a list of transforms"]),
-    ("sources.web.transforms.1", "lang", ["transforms[1]: found 'lang'", "gopher_quality, gopher_repetition, language"]),
+    ("sources.web.transforms.1", "lang", ["transforms[1]: found 'lang'", "gopher_repetition, language"]),
     ("sources.web.transforms.1", ["language"], ["transforms[1]: found ['language']", "extract, fineweb_quality"]),
     ("sources.web.transforms.1", {"extract": None, "language": None}, ["transforms[1]", "alone or with its settings"]),
     ("sources.web.transforms.1", None, ["transforms[1]: found None", "extract, fineweb_quality"]),
