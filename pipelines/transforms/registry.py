@@ -16,8 +16,12 @@ from pipelines.transforms.licence import Licence
 from pipelines.transforms.pii import Pii
 from pipelines.transforms.quality import Quality
 from pipelines.transforms.refinedweb_lines import RefinedWebLines
+from pipelines.transforms.rights import Rights
+from pipelines.transforms.url_rules import UrlRules
 
 TRANSFORMS: dict[str, type[Any]] = {
+    UrlRules.name: UrlRules,
+    Rights.name: Rights,
     Extract.name: Extract,
     Language.name: Language,
     GopherQuality.name: GopherQuality,

@@ -29,6 +29,7 @@ from made import GERMAN, PAGES, PROSE
 from quality_models import small_model
 from rows import batch_of, document
 from runs import REPOSITORY, SHARED
+from url_lists import listed
 
 import pipelines.transforms
 from pipelines.schema import CORE, OUTCOMES, with_columns
@@ -52,6 +53,8 @@ from pipelines.transforms.pii import Pii
 from pipelines.transforms.quality import SCORES, KeepTop, Quality
 from pipelines.transforms.refinedweb_lines import RefinedWebLines
 from pipelines.transforms.registry import TRANSFORMS
+from pipelines.transforms.rights import Rights
+from pipelines.transforms.url_rules import UrlRules
 
 TEXTS = [
     PROSE, GERMAN, PROSE.upper(), PROSE * 20, PROSE.replace(" ", "\n"), "", " ", "\n\n", "word", "1 2 3 4 5 6 7 8 9",
@@ -237,6 +240,28 @@ def licensed() -> pa.RecordBatch:
 
 
 @cache
+def addressed() -> pa.RecordBatch:
+    """Payloads with URLs and headers of every kind, null and odd ones among them."""
+    urls = [
+        "http://de.wiki.example/a", "https://User@Bad.Example:80/x", None, "http://ok.example/dir?x", "//straße.de/",
+        "http://ok.example/vi-le", "http://ok.example/rude", "", "http://ok.example/one/two", "http://ok.example/one",
+        "%%@:/",
+    ]  # fmt: skip
+    headers = [None, [("X-Robots-Tag", "noai")], [], [("tdm-reservation", "1"), ("x-robots-tag", "bot: noai")]]
+    headers.append([("", "")])
+    wide = "<meta name=ccbot content=none>".encode("utf-16")
+    contents = [b"<meta name=robots content=noarchive>", b"<p>", None, wide]
+    rows = [
+        document(
+            None, natural_key=f"address {place}", url=urls[place % len(urls)], content=contents[place % 4],
+            http_headers=headers[place % 5] and [{"name": name, "value": value} for name, value in headers[place % 5]],
+        )
+        for place in range(44)
+    ]  # fmt: skip
+    return pa.concat_batches([batch_of(rows), pages().select(CORE.names)])
+
+
+@cache
 def scored() -> pa.RecordBatch:
     """Texts with their quality, and some that nobody scored."""
     batch = Quality(model=small_model())(texts())
@@ -314,6 +339,23 @@ CASES: dict[str, list[Case]] = {
     "quality_keep_top": [
         Case(KeepTop((("web", 4_000),)).bind({"quality_scores": counted()}), scored),
         Case(KeepTop((("c4", 1), ("web", 0))).bind({"quality_scores": counted()}), scored),
+    ],
+    "url_rules": [
+        Case(UrlRules(), addressed),
+        Case(
+            UrlRules(
+                listed("wiki.example"), listed("bad.example", "ok.example/dir", "straße.de"), listed("vile"),
+                listed("rude"), listed("one", "two"),
+            ),
+            addressed,
+        ),
+    ],
+    "rights": [
+        Case(Rights(), addressed),
+        Case(
+            Rights(listed("bad.example"), listed("ok.example/dir"), drop=("noarchive", "noimageai"), agents=("bot",)),
+            addressed,
+        ),
     ],
     "licence": [
         Case(Licence(), licensed),
@@ -418,7 +460,9 @@ def test_the_cases_show_verdicts_of_every_kind():
         "conversation_quality.max_repeated_turns", "conversation_quality.max_broken_tool_calls",
         "conversation_quality.max_refusals",
         "pii.too_many", "quality.min_score", "quality.keep_top",
-        "licence.not_allowed", "licence.unknown",
+        "licence.not_allowed", "licence.unknown", "rights.noai", "rights.tdm_reservation", "rights.opt_out",
+        "rights.takedown", "rights.noarchive", "url_rules.kept_out", "url_rules.blocked_domain",
+        "url_rules.blocked_url", "url_rules.strict_word", "url_rules.hard_word", "url_rules.soft_words",
     }  # fmt: skip
     assert len(reasons & rules) >= 5
     assert reasons >= {
