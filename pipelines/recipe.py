@@ -260,8 +260,8 @@ class _Loader:
             return value
         if isinstance(value, list):
             return [self._given(transform, key, one, f"{where}[{place}]") for place, one in enumerate(value)]
-        if isinstance(value, dict):  # of a resolved recipe
-            return value
+        if isinstance(value, GivenFile):  # of a resolved recipe
+            return dataclasses.asdict(value)
         if not isinstance(value, str):
             raise self._file.fault(where, value, "the path of a file, relative to the recipe file")
         path = self._path.parent / value
@@ -285,7 +285,7 @@ def _with_paths(fields: dict[str, Any], transform: str, given: Mapping[str, str]
         if isinstance(value, list):
             return [located(one) for one in value]
         sha256 = value["sha256"]
-        return {"sha256": sha256, "path": given.get(sha256, f"the file with sha256 {sha256}")}
+        return GivenFile(given.get(sha256, f"the file with sha256 {sha256}"), sha256)
 
     return fields | {
         name: located(fields[name]) for name in given_fields(TRANSFORMS[transform]) if fields.get(name) is not None

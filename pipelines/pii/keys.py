@@ -48,6 +48,8 @@ def key(
         at = start + last - first
         if at + least > end or not _same(data, start, tables.prefixes, first, last):
             continue
+        if alphabet == DOTTED and start > begin and data[start - 1] == 0x2E:
+            continue  # so that no byte is read for more than one beginning
         stop = at
         while stop < end and stop - at <= most and _is_of(data[stop], alphabet, classes):
             stop += 1
@@ -274,8 +276,8 @@ def private_key(data: np.ndarray, start: int, end: int, classes: np.ndarray) -> 
                 return -1, at
             if at + 9 <= end and data[at + 5] == 0x45 and data[at + 6] == 0x4E and data[at + 7] == 0x44:
                 at += 8
-                while at < end and data[at] != 0x2D and data[at] >= 0x20 and at - kept < 100:
-                    at += 1
+                while at < end and data[at] != 0x2D and 0x20 <= data[at] < 0x7F and at - kept < 100:
+                    at += 1  # ASCII alone: the span must not end inside a character
                 while at < end and data[at] == 0x2D:
                     at += 1
                 return at, at

@@ -297,10 +297,12 @@ def _is_area_set_off(data: np.ndarray, start: int, scratch: np.ndarray) -> bool:
         return False
     if data[start] == 0x28:
         return 2 <= first <= 6 and scratch[DIGITS] >= 9
+    if not 3 <= first <= 6:  # else more digits follow, so that there is something to read
+        return False
     after = scratch[FIRST_END]
     if data[after] == 0x20:
         after += 1
-    return 3 <= first <= 6 and data[after] == 0x2F
+    return data[after] == 0x2F
 
 
 @numba.njit(nogil=True, cache=True)

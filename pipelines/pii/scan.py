@@ -60,12 +60,14 @@ def scan(offsets: np.ndarray, data: np.ndarray, tables: Tables) -> np.ndarray:
             if stop < 0:
                 at = after
                 continue
-            # an address may hold digits that were taken for a number; nothing reaches into a secret
-            while num > first and spans[num - 1, STOP] > start - begin and spans[num - 1, KIND] != SECRET:
+            # an address may hold digits that were taken for a number; what reaches further back, or is a secret, stays
+            while num > first and spans[num - 1, START] >= start - begin and spans[num - 1, KIND] != SECRET:
                 num -= 1
             if num > first and spans[num - 1, STOP] > start - begin:
-                at = max(after, at + 1)
-                continue
+                start = begin + spans[num - 1, STOP]
+                if start >= at:
+                    at = max(after, at + 1)
+                    continue
             spans = with_room(spans, num + 1)
             spans[num, ROW], spans[num, START] = row, start - begin
             spans[num, STOP], spans[num, KIND] = stop - begin, kind

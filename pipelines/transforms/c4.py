@@ -27,8 +27,9 @@ looked at once; the first of these that is true decides:
   What stands behind the last end is a sentence, too.
 - phrases are compared without regard to ASCII case, citations within them not cut.
 
-Null switches a rule off. The paper's list of bad words is not shipped: give one, one word or phrase a line, as
-`bad_words`; a document goes that has one of them between two characters that are no ASCII letters, digits or "_".
+Null switches a rule off. The paper's list of bad words is not shipped: give one, one word or phrase a line
+(`lists.py`), as `bad_words`; a document goes that has one of them between two characters that are no ASCII letters,
+digits or "_".
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ import pyarrow.compute as pc
 
 from pipelines.transforms.edits import Edits, apply_edits, is_breaks, with_room
 from pipelines.transforms.given_files import GivenFile
+from pipelines.transforms.lists import list_entries
 from pipelines.transforms.phrases import PhraseArrays, Phrases, find_phrases, lowered
 from pipelines.transforms.rules import Rule, RuleFilter, check_thresholds
 from pipelines.transforms.spans import count_characters, next_line, skip_marks, skip_space, skip_space_back
@@ -165,8 +167,7 @@ def _has_bad_word(text: pa.Array, given: GivenFile) -> np.ndarray:
 
 @lru_cache(maxsize=8)
 def _bad_words(given: GivenFile) -> str | None:
-    lines = [line.strip() for line in given.read().decode("utf-8-sig", "replace").splitlines()]
-    words = "|".join(re.escape(line) for line in lines if line)
+    words = "|".join(map(re.escape, list_entries(given).to_pylist()))
     return rf"(?i)(?:^|\W)(?:{words})(?:\W|$)" if words else None
 
 

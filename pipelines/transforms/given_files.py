@@ -7,11 +7,13 @@ holds the hash alone, so that the same list at another place is the same run.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
+import os
 import typing
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pipelines.errors import RecipeError
 
@@ -26,8 +28,8 @@ class GivenFile:
 
     @classmethod
     def of(cls, path: Path) -> GivenFile:
-        """Hash a file. Raises `OSError`."""
-        with path.open("rb") as file:
+        """Hash a file. Raises `OSError`, also for what is no regular file: reading a device or a pipe may never end."""
+        with _open(path) as file:
             return cls(str(path.resolve()), hashlib.file_digest(file, "sha256").hexdigest())
 
     def read(self) -> bytes:
@@ -58,6 +60,16 @@ def given_files(transform: Any) -> list[GivenFile]:
     return found
 
 
+def _open(path: Path) -> BinaryIO:
+    """Open a regular file (or the folder, so that the system says what it is)."""
+    if "\0" in str(path):
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), str(path))
+    path.stat()  # the system's own error where there is none
+    if not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, "is no regular file", str(path))
+    return path.open("rb")
+
+
 @lru_cache(maxsize=64)
 def _read(path: str, sha256: str) -> bytes:
     return _checked(path, sha256)
@@ -65,7 +77,8 @@ def _read(path: str, sha256: str) -> bytes:
 
 def _checked(path: str, sha256: str) -> bytes:
     try:
-        content = Path(path).read_bytes()
+        with _open(Path(path)) as file:
+            content = file.read()
     except OSError as error:
         raise RecipeError(
             f"{path}: {error.strerror}\nhint: the file must lie at this path on every machine of the run"

@@ -55,7 +55,7 @@ class Pii(RuleFilter):
     replace: bool = True
     """False: leave the text as it is, and only tell what is in it."""
     max_hits: int | None = None
-    """Documents with more are dropped (`pii.too_many`): lists of leaked data."""
+    """Documents with more are dropped (`pii.max_hits`): lists of leaked data."""
 
     def __post_init__(self) -> None:
         """Refuse kinds that there are none of, and a step that looks for nothing."""
@@ -70,7 +70,7 @@ class Pii(RuleFilter):
     def rules(self) -> tuple[Rule, ...]:
         """The rule, then the count of each kind."""
         counts = (Rule(f"{kind}s", place, None, False, None) for place, kind in enumerate(KINDS))
-        return (Rule("too_many", TOTAL, None, False, self.max_hits), *counts)
+        return (Rule("max_hits", TOTAL, None, False, self.max_hits), *counts)
 
     @property
     def adds(self) -> pa.Schema:

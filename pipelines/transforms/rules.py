@@ -19,6 +19,8 @@ from pipelines.transform import EMPTY_SCHEMA, Evidence, replace_column, set_verd
 
 RATIO = 10_000
 """Thresholds of ratios are written in 1/10,000: 1000 is 0.1."""
+MOST_THRESHOLD = 1_000_000_000
+"""No text has so much of anything, and its product with any count stays inside int64."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -158,13 +160,15 @@ def check_thresholds(
 ) -> None:
     """Refuse thresholds that no document or every document meets by mistake.
 
-    Every `int | None` field must be a whole number from 0 up; `ratios` are fields of at most 1, in 1/10,000; `ordered`
-    are pairs of fields of which the first may not be more than the second. Raises `ValueError`.
+    Every `int | None` field must be a whole number from 0 to `MOST_THRESHOLD`; `ratios` are fields of at most 1, in
+    1/10,000; `ordered` are pairs of fields of which the first may not be more than the second. Raises `ValueError`.
     """
     for field in dataclasses.fields(transform):
         value = getattr(transform, field.name)
         if str(field.type) in ("int", "int | None") and value is not None and (type(value) is not int or value < 0):
             raise ValueError(f"{field.name}: {value!r} is no threshold\nhint: give a whole number from 0 up")
+        if type(value) is int:
+            check_at_most(field.name, value, MOST_THRESHOLD, "no text has so much; null is no limit")
     for name in ratios:
         check_at_most(name, getattr(transform, name), RATIO, "a ratio is given in 1/10,000")
     for least, most in ordered:
@@ -180,9 +184,17 @@ def check_at_most(field_name: str, value: int | None, limit: int | None, reason:
 def _with_texts_of(batch: pa.RecordBatch, edited: pa.RecordBatch, rows: np.ndarray) -> pa.RecordBatch:
     """Return `edited` with `batch`'s text and turns in the rows of the mask."""
     for name in ("text", "turns"):
-        if name in batch.schema.names and edited.column(name) is not batch.column(name):
-            given, made = batch.column(name), edited.column(name)
+        if name not in batch.schema.names:
+            continue
+        given, made = batch.column(name), edited.column(name)
+        if not _is_same(given, made):
             both = pa.concat_arrays([made, given])
             places = np.arange(len(made)) + np.where(rows, len(made), 0)
             edited = replace_column(edited, name, both.take(pa.array(places)))
     return edited
+
+
+def _is_same(one: pa.Array, other: pa.Array) -> bool:
+    """Whether two columns are views of the same bytes (a batch makes new objects of its columns at each look)."""
+    addresses = [[buffer and buffer.address for buffer in column.buffers()] for column in (one, other)]
+    return one.offset == other.offset and addresses[0] == addresses[1]

@@ -344,8 +344,11 @@ CASES: dict[str, list[Case]] = {
         Case(UrlRules(), addressed),
         Case(
             UrlRules(
-                listed("wiki.example"), listed("bad.example", "ok.example/dir", "straße.de"), listed("vile"),
-                listed("rude"), listed("one", "two"),
+                listed("wiki.example"),
+                listed("bad.example", "ok.example/dir", "straße.de"),
+                listed("vile"),
+                listed("rude"),
+                listed("one", "two"),
             ),
             addressed,
         ),
@@ -459,7 +462,7 @@ def test_the_cases_show_verdicts_of_every_kind():
         "conversation_quality.max_misplaced_turns", "conversation_quality.max_empty_turns",
         "conversation_quality.max_repeated_turns", "conversation_quality.max_broken_tool_calls",
         "conversation_quality.max_refusals",
-        "pii.too_many", "quality.min_score", "quality.keep_top",
+        "pii.max_hits", "quality.min_score", "quality.keep_top",
         "licence.not_allowed", "licence.unknown", "rights.noai", "rights.tdm_reservation", "rights.opt_out",
         "rights.takedown", "rights.noarchive", "url_rules.kept_out", "url_rules.blocked_domain",
         "url_rules.blocked_url", "url_rules.strict_word", "url_rules.hard_word", "url_rules.soft_words",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import time
 from pathlib import Path
 
@@ -348,11 +349,25 @@ def test_a_given_file_counts_by_its_content(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("value", "said"), [("nowhere.txt", "No such file"), (7, "the path of a file"), (".", "directory")]
+    ("value", "said"),
+    [
+        *(("nowhere.txt", "No such file"), (7, "the path of a file"), (".", "directory"), ("a\0b", "Invalid argument")),
+        *(("/dev/zero", "no regular file"), ("x" * 5000, "File name too long")),
+        ({"path": "/etc/hostname", "sha256": "0" * 64}, "the path of a file"),
+    ],
 )
 def test_a_given_file_that_is_none(value, said, write):
     with pytest.raises(RecipeError, match="sources.web.transforms.1..c4_quality.bad_words: found.*" + said):
         load_recipe(write(changed("sources.web.transforms", ["extract", {"c4_quality": {"bad_words": value}}])))
+
+
+def test_a_pipe_is_no_given_file(tmp_path):
+    """It would be waited for without end."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="no regular file"):
+        GivenFile.of(tmp_path / "pipe")
+    with pytest.raises(RecipeError, match="no regular file"):
+        GivenFile(str(tmp_path / "pipe"), "0" * 64).read()
 
 
 def test_a_given_file_that_changes_while_a_run_goes_on(tmp_path):

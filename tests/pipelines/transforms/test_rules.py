@@ -15,7 +15,7 @@ from plain_text import column, edits_of, text_batch
 
 from pipelines.transform import Transform
 from pipelines.transforms.edits import apply_edits
-from pipelines.transforms.rules import RATIO, Rule, RuleFilter, check_at_most, check_thresholds
+from pipelines.transforms.rules import MOST_THRESHOLD, RATIO, Rule, RuleFilter, check_at_most, check_thresholds
 
 COUNTS = st.integers(0, 2**31) | st.integers(0, 5)
 
@@ -153,7 +153,10 @@ def test_nothing_is_dropped_of_no_rows():
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("max_a", -1), ("max_a", 1.0), ("max_a", True), ("max_a", "1"), ("max_b", RATIO + 1)],
+    [
+        *(("max_a", value) for value in (-1, 1.0, True, "1", MOST_THRESHOLD + 1, 2 * 10**18, 10**30)),
+        ("max_b", RATIO + 1),
+    ],
 )
 def test_thresholds_that_are_none_are_refused(field, value):
     with pytest.raises(ValueError, match=rf"{field}: '?{value}'? .*\nhint: "):
