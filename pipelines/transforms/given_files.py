@@ -9,11 +9,12 @@ from __future__ import annotations
 import dataclasses
 import errno
 import hashlib
+import io
 import os
 import typing
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from pipelines.errors import RecipeError
 
@@ -60,7 +61,7 @@ def given_files(transform: Any) -> list[GivenFile]:
     return found
 
 
-def _open(path: Path) -> BinaryIO:
+def _open(path: Path) -> io.BufferedReader:
     """Open a regular file (or the folder, so that the system says what it is)."""
     if "\0" in str(path):
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), str(path))
