@@ -320,8 +320,8 @@ def round_trip(recipe: Recipe) -> None:
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the shared data is not here")
 @pytest.mark.parametrize("limit", [None, 5])
-def test_the_crawl_recipe_round_trips(limit):
-    round_trip(load_recipe(REPOSITORY / "recipes/crawl.yaml", limit=limit))
+def test_our_recipes_round_trip(limit, name):
+    round_trip(load_recipe(REPOSITORY / f"recipes/{name}.yaml", limit=limit))
 
 
 def test_a_given_file_counts_by_its_content(tmp_path):
