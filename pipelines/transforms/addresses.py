@@ -33,6 +33,8 @@ from pipelines.transforms.words import byte_at, text_view
 
 MAX_HOST = 253
 """Bytes of a host's end that are looked at (RFC 1035: no host is longer)."""
+MAX_WRITTEN_HOST = 12 * MAX_HOST
+"""Characters of a host before percent signs are decoded: four bytes for each, three characters for each byte."""
 
 _WWW = np.frombuffer(b"www.", np.uint8)
 
@@ -68,9 +70,13 @@ def normalised_addresses(urls: pa.Array) -> Addresses:
     return result._replace(data=result.data[:size])
 
 
-@lru_cache(maxsize=4096)
 def ascii_host(host: str) -> str:
     """Return a host in ASCII, percent signs decoded; one that IDNA does not allow stays as it is, in lower case."""
+    return _ascii_host(host) if len(host) <= MAX_WRITTEN_HOST else host.lower()  # no cache of megabytes
+
+
+@lru_cache(maxsize=4096)
+def _ascii_host(host: str) -> str:
     host = unquote(host)
     if len(host) > MAX_HOST:
         return host.lower()

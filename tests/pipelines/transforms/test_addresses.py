@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines.transforms import addresses
 from pipelines.transforms.addresses import address_list, normalised_addresses
 from pipelines.transforms.given_files import GivenFile
 from pipelines.transforms.hashed_list import HashedList, find_span
@@ -54,7 +55,7 @@ def test_the_form(url, expected):
     assert form(expected) == [expected]
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.lists(st.text(st.sampled_from("ahtp:/w.@?#\\%41 ßA\0\u3002[]"), max_size=20), max_size=4))
 def test_any_urls(urls):
     """Nothing fails, rows do not mix, and a form is its own form."""
@@ -163,6 +164,19 @@ def test_many_entries_are_all_found_and_no_others():
     places = [find_span(data, offsets[k], offsets[k + 1], lists.arrays) for k in range(0, 50_000, 97)]
     assert [lists[place] for place in places] == [f"host{k}.example" for k in range(0, 50_000, 97)]
     assert all(find_span(data, offsets[k], offsets[k + 1] - 1, lists.arrays) < 0 for k in range(0, 50_000, 97))
+
+
+def test_hosts_that_are_none_are_not_kept():
+    """A worker sees millions of pages: what it remembers of a host of any length must not grow with it."""
+    before = addresses._ascii_host.cache_info().misses
+    assert form("http://" + "ß" * 5_000 + "/x") == ["ß" * 5_000 + "/x"]
+    assert form("http://" + "%41" * 5_000) == ["%41" * 5_000]
+    assert addresses._ascii_host.cache_info().misses == before
+    # the longest that can be written: 253 characters of four bytes, 12 characters each
+    longest = "%F0%9F%98%80" * 253
+    assert len(longest) == addresses.MAX_WRITTEN_HOST
+    form(f"http://{longest}/")
+    assert addresses._ascii_host.cache_info().misses == before + 1
 
 
 @pytest.mark.parametrize("piece", ["a.", "/", "%41", "ß", "@", ":1", "http://", "a/b?", "www.", "\\", "#"])
