@@ -6,13 +6,16 @@ import re
 import time
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made import made_recipe
 from rows import batch_of, document
-from runs import REPOSITORY, SHARED
+from runs import REPOSITORY, SHARED, run_recipe
 
 from pipelines.errors import RecipeError
+from pipelines.explain import explain_document
 from pipelines.sources.commoncrawl import CommonCrawl
 from pipelines.sources.source import BatchLimits, RawAccount
 from pipelines.storage.local import LocalStorage
@@ -20,6 +23,7 @@ from pipelines.transforms import url_words as words_module
 from pipelines.transforms.given_files import GivenFile
 from pipelines.transforms.url_rules import UrlRules
 from pipelines.transforms.url_words import url_words
+from pipelines.verify import verify_output
 
 
 @pytest.fixture
@@ -178,3 +182,27 @@ def test_real_urls(file):
     ]
     assert [verdict and verdict[0] for verdict in found] == expected
     assert min(expected.count(one) for one in ("strict_word", "hard_word", None)) > 5
+
+
+def test_a_run_whose_list_is_gone_afterwards(tmp_path):
+    """A listed page stops before extraction. Without its list a run can be verified; explain says what is missing."""
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists/blocked.txt").write_text("mill.example/good\n")
+    path = made_recipe(tmp_path)
+    text = path.read_text()
+    steps = (
+        "- url_rules: {blocked: [lists/blocked.txt]}\n      - rights: {opt_out: [lists/blocked.txt]}\n      - extract"
+    )
+    path.write_text(text.replace("- extract", steps, 1))
+    run_recipe(path, tmp_path / "out")
+    rejects = [row for file in tmp_path.glob("out/stages/1-read/rejects/*") for row in pq.read_table(file).to_pylist()]
+    [blocked] = [row for row in rejects if row["url"] == "http://mill.example/good"]
+    assert blocked["verdict"]["reason"] == "url_rules.blocked_url"
+    asked = blocked["doc_id"].hex()
+    explanation = explain_document(tmp_path / "out", asked)
+    assert [line.rule for line in explanation.rows][-2:] == ["url_rules.blocked_domain", "url_rules.blocked_url"]
+    assert str(tmp_path) not in (tmp_path / "out/recipe.json").read_text()
+    (tmp_path / "lists/blocked.txt").unlink()
+    assert list(verify_output(tmp_path / "out"))
+    with pytest.raises(RecipeError, match="lists/blocked.txt: No such file"):
+        explain_document(tmp_path / "out", asked)
