@@ -1,9 +1,8 @@
 """Web addresses in one form, and lists of domains and addresses that pages are held against.
 
 The form: no scheme, user, port, fragment, "www.", nor dots at the host's end, nor slashes at the address's; the host in
-lower case and, beyond ASCII, as IDNA 2008 with the mappings of UTS #46 writes it (`xn--`); a backslash
-before the query is a slash, as in browsers. Path and query stay as they are: their case and percent signs can mean
-something.
+lower case and, beyond ASCII, as IDNA 2008 with the mappings of UTS #46 writes it (`xn--`); a backslash before the query
+is a slash, as in browsers. Path and query stay as they are: their case and percent signs can mean something.
 
 An entry of a list without a path is a domain: it stands for itself and all hosts below it. An entry with a path stands
 for itself and for every address that goes on behind it with "/", "?" or "&". A public suffix ("com", "co.uk", of the
@@ -165,6 +164,20 @@ def _is_slash(byte: int) -> bool:
     return byte == 0x2F or byte == 0x5C
 
 
+@numba.njit(nogil=True, cache=True, inline="always")
+def _digit(byte: int) -> int:
+    """Return the value of a hexadecimal digit, or -1."""
+    letter = lowered(byte)
+    return byte - 0x30 if 0x30 <= byte <= 0x39 else letter - 0x57 if 0x61 <= letter <= 0x66 else -1
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def _is_unreserved(byte: int) -> bool:
+    """Whether a byte means the same with and without a percent sign: letters, digits and -._~ (RFC 3986, 2.3)."""
+    is_sign = byte == 0x2D or byte == 0x2E or byte == 0x5F or byte == 0x7E
+    return 0x30 <= byte <= 0x39 or 0x61 <= lowered(byte) <= 0x7A or is_sign
+
+
 @numba.njit(nogil=True, cache=True)
 def _host_span(data: np.ndarray, begin: int, end: int) -> tuple[int, int, int]:
     """Return where the host of the URL `data[begin:end]` starts and stops, and where its authority does."""
@@ -233,9 +246,23 @@ def _normalise(
             size += 1
         host_stops[row] = size
         in_path = True
+        if after + 1 < end and _is_slash(data[after]) and data[after + 1] == 0x3F:
+            after += 1
         while after < end and data[after] != 0x23:  # up to the fragment
-            in_path = in_path and data[after] != 0x3F
-            made[size] = 0x2F if in_path and data[after] == 0x5C else data[after]
+            byte = byte_at(data, after)
+            in_path = in_path and byte != 0x3F
+            high = _digit(byte_at(data, after + 1)) if byte == 0x25 and after + 2 < end else -1
+            low = _digit(byte_at(data, after + 2)) if high >= 0 else -1
+            if low >= 0:
+                byte = 16 * high + low
+                after += 2
+            if low >= 0 and not _is_unreserved(byte):
+                made[size] = 0x25
+                for digit in (high, low):
+                    size += 1
+                    made[size] = digit + (0x30 if digit < 10 else 0x37)
+            else:
+                made[size] = 0x2F if in_path and byte == 0x5C and low < 0 else byte
             size += 1
             after += 1
         while size > host_stops[row] and made[size - 1] == 0x2F:
