@@ -30,7 +30,9 @@ def form(*urls: str | None) -> list[str]:
         ("example.com/x//", "example.com/x"),
         (" http://example.com\r\n", "example.com"),
         ("http://example.com?u=http://other.example/", "example.com?u=http://other.example"),
-        ("example.com/?u=http://a@b.example", "example.com/?u=http://a@b.example"),
+        ("example.com/?u=http://a@b.example", "example.com?u=http://a@b.example"),  # the same address without the slash
+        ("example.com//?u", "example.com//?u"),
+        ("example.com/a/?u", "example.com/a/?u"),
         ("http:\\\\example.com\\a?b\\c", "example.com/a?b\\c"),
         ("http://a@b@example.com", "example.com"),
         ("http://example.com:/x", "example.com/x"),
@@ -39,7 +41,11 @@ def form(*urls: str | None) -> list[str]:
         ("http://straße.de/ß", "xn--strae-oqa.de/ß"),  # IDNA 2008: ß stays; the path is left alone
         ("http://XN--strae-oqa.de/", "xn--strae-oqa.de"),
         ("http://ПРИМЕР.рф", "xn--e1afmkfd.xn--p1ai"),
-        ("http://ex%61mple.com/%61", "example.com/%61"),
+        ("http://ex%61mple.com/%61", "example.com/a"),
+        ("example.com/%7Eme/%2d%5f?q=%2E", "example.com/~me/-_?q=."),  # the unreserved signs
+        ("example.com/%2f%3F%23%26%5c%c3%9f", "example.com/%2F%3F%23%26%5C%C3%9F"),  # what would divide, or is no ASCII
+        ("example.com/%2541%", "example.com/%2541%"),  # decoded once: "%41" is another address
+        ("example.com/%4%g1%1g%%4", "example.com/%4%g1%1g%%4"),  # no escapes
         ("http://日本。jp/", "xn--wgv71a.jp"),  # an ideographic full stop divides labels
         ("http://a\u200d\u0301.example/", "a\u200d\u0301.example"),  # not allowed: stays
         ("http://[::1]:80/x", "[::1]/x"),
@@ -115,6 +121,7 @@ def test_addresses_stand_for_what_goes_on_behind_them(tmp_path):
     misses = ["http://a.example/directory", "http://a.example/", "http://b.a.example/dir", "http://a.example/DIR"]
     assert under(listed, *misses) == [None] * 4
     assert under(listed, "http://a.example/q?id=1&x=2", "http://a.example/q?id=12") == ["a.example/q?id=1", None]
+    assert under(listed, "http://a.example/%64ir/x", "http://a.example/dir%2Fx") == ["a.example/dir", None]
 
 
 def test_an_empty_list(tmp_path):
