@@ -2,7 +2,9 @@
 
 The form: no scheme, user, port, fragment, "www.", nor dots at the host's end, nor slashes at the address's; the host in
 lower case and, beyond ASCII, as IDNA 2008 with the mappings of UTS #46 writes it (`xn--`); a backslash before the query
-is a slash, as in browsers. Path and query stay as they are: their case and percent signs can mean something.
+is a slash, as in browsers, and a lone slash between host and query goes. In path and query, percent signs before
+letters, digits and "-._~" are decoded and all others have upper-case digits (RFC 3986, 6.2.2: these are the same
+address); the case of letters can mean something and stays.
 
 An entry of a list without a path is a domain: it stands for itself and all hosts below it. An entry with a path stands
 for itself and for every address that goes on behind it with "/", "?" or "&". A public suffix ("com", "co.uk", of the
