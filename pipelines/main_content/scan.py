@@ -23,7 +23,9 @@ from pipelines.main_content import tags as t
 from pipelines.main_content.class_words import HIDDEN_BIT, SYMBOLS, automaton, symbol_table
 from pipelines.main_content.entities import LEGACY, MAX_LEGACY, MAX_NAME, c1_table, entity_table
 from pipelines.main_content.lexer import is_letter, is_space, read_name, read_value, skip_comment, skip_raw_text
+from pipelines.transforms.words import LETTER as LETTER_CLASS
 from pipelines.transforms.words import MARK as MARK_CLASS
+from pipelines.transforms.words import NUMBER as NUMBER_CLASS
 from pipelines.transforms.words import SPACE as SPACE_CLASS
 from pipelines.transforms.words import UNSPACED as UNSPACED_CLASS
 from pipelines.transforms.words import code_point_classes, next_code_point
@@ -414,7 +416,7 @@ def _kind(code_point: int, classes: np.ndarray) -> int:
         return WIDE if code_point >= 0x2E80 else QUARTER
     if class_bits & MARK_CLASS:
         return MARK
-    if class_bits:
+    if class_bits & (LETTER_CLASS | NUMBER_CLASS):
         return LETTER
     if code_point < 0xA0 or code_point == 0xAD or code_point == 0xFEFF:
         return DROPPED

@@ -319,6 +319,7 @@ def round_trip(recipe: Recipe) -> None:
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the shared data is not here")
+@pytest.mark.parametrize("name", ["crawl", "fineweb", "starcoder"])
 @pytest.mark.parametrize("limit", [None, 5])
 def test_our_recipes_round_trip(limit, name):
     round_trip(load_recipe(REPOSITORY / f"recipes/{name}.yaml", limit=limit))
