@@ -115,7 +115,8 @@ class RuleFilter:
         """Set the verdict of rows that break a rule; these keep the text that they came with."""
         rules = self.rules
         edited, stats = self.measured(batch)
-        passed = self._passed(batch, rules, stats)
+        applies = self.applies(batch)
+        passed = _passed(rules, stats, applies)
         broken: np.ndarray = ~np.all(passed, axis=1)
         if self.drop and broken.any():
             if edited is not batch:
@@ -123,14 +124,13 @@ class RuleFilter:
             edited = set_verdict(edited, self._verdicts(rules, stats, passed, broken))
         if not self.values:
             return edited
-        applies = self.applies(batch)
         columns = [*edited.columns, *(rule.values(stats, applies[:, place]) for place, rule in enumerate(rules))]
         return pa.RecordBatch.from_arrays(columns, schema=pa.schema([*edited.schema, *self.value_columns]))
 
     def evidence(self, batch: pa.RecordBatch) -> list[list[Evidence]]:
         """Return every rule's measurement for every row, from the statistics that decide the verdict."""
         rules, (_, stats) = self.rules, self.measured(batch)
-        passed = self._passed(batch, rules, stats) if self.drop else np.ones((len(stats), len(rules)), bool)
+        passed = _passed(rules, stats, self.applies(batch)) if self.drop else np.ones((len(stats), len(rules)), bool)
         return [
             [
                 Evidence(f"{self.name}.{rule.name}", rule.value(row), rule.threshold, bool(ok))
@@ -138,11 +138,6 @@ class RuleFilter:
             ]
             for row, oks in zip(stats, passed, strict=True)
         ]
-
-    def _passed(self, batch: pa.RecordBatch, rules: tuple[Rule, ...], stats: np.ndarray) -> np.ndarray:
-        """Return which rules each row passes, bool (rows, rules)."""
-        passed = np.stack([rule.passed(stats) for rule in rules], axis=1)
-        return passed | ~self.applies(batch)
 
     def _verdicts(self, rules: tuple[Rule, ...], stats: np.ndarray, passed: np.ndarray, broken: np.ndarray) -> pa.Array:
         reasons: list[str | None] = []
@@ -153,6 +148,11 @@ class RuleFilter:
             values.append(rules[first].value(row))
             thresholds.append(rules[first].threshold)
         return verdicts(broken, reasons, values, thresholds, "dropped")
+
+
+def _passed(rules: tuple[Rule, ...], stats: np.ndarray, applies: np.ndarray) -> np.ndarray:
+    """Return which rules each row passes, bool (rows, rules); a rule that is not about a row is passed."""
+    return np.stack([rule.passed(stats) for rule in rules], axis=1) | ~applies
 
 
 def check_thresholds(
