@@ -1,0 +1,1 @@
+"""Near-duplicates: sets of shingles, MinHash signatures, keys of bands, and true Jaccard similarity."""
