@@ -33,7 +33,7 @@ from pipelines.transforms.duplicate_lines import (
     LineHashes,
     RemoveDuplicateLines,
 )
-from pipelines.transforms.exact import DUPLICATES, SortTable
+from pipelines.transforms.exact import SortTable
 from pipelines.transforms.scope import Scope
 
 RANK = pa.field("rank", DOC_ID)
@@ -250,10 +250,8 @@ def test_a_paragraph_is_its_lines():
 
 def test_documents_that_go_have_no_hashes():
     batch = ranked(["a line", "a line", "a line"])
-    gone = pa.table(
-        {"doc_id": pa.array([numbered(8), numbered(1)], DOC_ID), "kept_doc_id": pa.array([numbered(15)] * 2, DOC_ID)}
-    )
-    hashes = LineHashes(1, None, 1).bind({"duplicates": gone.cast(DUPLICATES)})
+    gone = pa.table({"doc_id": pa.array([numbered(8), numbered(1)], DOC_ID)})
+    hashes = LineHashes(1, None, 1).bind({"duplicates": gone})
     assert [len(row) for row in hashes(batch).column("line_hashes").to_pylist()] == [0, 0, 1]
     assert [len(row) for row in hashes.bind({})(batch.slice(1)).column("line_hashes").to_pylist()] == [0, 1]
 
