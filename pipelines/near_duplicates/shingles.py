@@ -3,11 +3,11 @@
 The *normal form* of a text, whatever its script:
 
 - Letters and digits (general categories L and N of `words.py`) are folded one to one: to the base letter of their
-  compatibility decomposition (NFKD) without marks, in lower case. One whose decomposition has several base letters
-  (a ligature, a Hangul syllable, a fraction) only becomes lower case, or stays.
+  compatibility decomposition (NFKD) without marks, in lower case. One that decomposes into anything but one letter or
+  digit (a ligature, a Hangul syllable, a fraction) only becomes lower case, or stays.
 - Marks, and letters that decompose into marks only, are skipped, as if they were not there.
 - A *word* is a maximal run of letters and digits; everything else separates words. In scripts written without spaces
-  (`words.UNSPACED`) every letter is a word.
+  (`words.UNSPACED`) every letter is a word, and so is what is folded to one.
 
 A *word shingle* are n words in a row. A *character shingle* are n code points in a row of the words with one space
 between them. A text with fewer than n units has one shingle of all of them, a text without words none.
@@ -41,7 +41,14 @@ BASE = np.uint64(0x9E6C63D0876A9A4D)
 CHUNK = 2_048
 """Units that are read before they are looked at: they stay in the processor's cache, whatever the text's length."""
 UNITS = MOST_NGRAM + CHUNK + 4
-"""Places of the buffer of units: those of the last shingle, a chunk, and what one step may add past its end."""
+"""Places of the buffer of units: those of the last shingle, a chunk, and what one code point may add past its end."""
+STEP = CHUNK + 4
+"""Most shingles that `read_shingles` writes."""
+
+BUCKET_BITS = 11
+MOST_BUCKETS = 1 << BUCKET_BITS
+FEW = 32
+"""Hashes of a bucket that are sorted by insertion."""
 
 
 @cache
@@ -56,27 +63,25 @@ def code_point_forms() -> np.ndarray:
     forms[(classes & MARK) != 0] = SKIPPED
     for point in np.flatnonzero(classes & (LETTER | NUMBER)).tolist():
         forms[point] = _fold(point)
-    forms[((classes & UNSPACED) != 0) & (forms > SKIPPED)] |= ALONE
+    forms[(forms > SKIPPED) & (((classes | classes[forms]) & UNSPACED) != 0)] |= ALONE
     forms.setflags(write=False)
     return forms
 
 
 def _fold(point: int) -> int:
     letter = chr(point)
-    parts = unicodedata.normalize("NFKD", letter)
-    if parts == letter:
-        lower = letter.lower()
-        if lower == letter:
-            return point
-        parts = unicodedata.normalize("NFKD", lower)
-    else:
-        parts = unicodedata.normalize("NFKD", parts.lower())
-    bases = [part for part in parts if unicodedata.category(part)[0] != "M"]
+    bases = _bases(_bases(letter).lower())
     if not bases:
         return SKIPPED
-    if len(bases) > 1:
-        bases = [part for part in letter.lower() if unicodedata.category(part)[0] != "M"]
-    return ord(bases[0]) if len(bases) == 1 else point
+    if len(bases) == 1 and unicodedata.category(bases)[0] in "LN":
+        return ord(bases)
+    lower = letter.lower()
+    return ord(lower) if len(lower) == 1 else point
+
+
+def _bases(letters: str) -> str:
+    """Return the compatibility decomposition of letters without the marks."""
+    return "".join(part for part in unicodedata.normalize("NFKD", letters) if unicodedata.category(part)[0] != "M")
 
 
 def shingle_sets(text: pa.Array, unit: str, ngram: int) -> tuple[np.ndarray, np.ndarray]:
@@ -90,7 +95,7 @@ def shingle_sets(text: pa.Array, unit: str, ngram: int) -> tuple[np.ndarray, np.
     offsets, data = text_view(text)
     ends = np.zeros(len(text) + 1, np.int64)
     hashes = _shingle_sets(offsets, data, code_point_forms(), unit == "word", ngram, ends)
-    return ends, hashes
+    return ends, hashes[: ends[-1]].copy()
 
 
 @numba.njit(nogil=True, cache=True)
@@ -98,28 +103,71 @@ def _shingle_sets(
     offsets: np.ndarray, data: np.ndarray, forms: np.ndarray, by_word: bool, ngram: int, ends: np.ndarray
 ) -> np.ndarray:
     units, power = np.zeros(UNITS, np.uint64), base_power(ngram)
-    hashes = np.empty(CHUNK + 4 + (offsets[-1] - offsets[0]) // 4, np.uint64)
+    hashes = np.empty(STEP + (offsets[-1] - offsets[0]) // 4, np.uint64)
+    sorting, counts = np.empty(STEP, np.uint64), np.empty(MOST_BUCKETS + 1, np.int64)
     num = 0
     for row in range(len(offsets) - 1):
         at, end, seen, rolled, inside, first = offsets[row], offsets[row + 1], 0, np.uint64(0), False, num
-        units[:MOST_NGRAM] = 0
+        forget_units(units)
         while at < end:
-            if num + CHUNK + 4 > len(hashes):
-                larger = np.empty(2 * len(hashes) + CHUNK + 4, np.uint64)
-                larger[:num] = hashes[:num]
+            if num + STEP > len(hashes):
+                larger = np.empty(2 * len(hashes), np.uint64)
+                for k in range(num):
+                    larger[k] = hashes[k]
                 hashes = larger
             num, at, seen, rolled, inside = read_shingles(
                 data, at, end, forms, by_word, ngram, power, units, seen, rolled, inside, hashes, num
             )
-        hashes[first:num].sort()
-        distinct = first
-        for k in range(first, num):
-            if k == first or hashes[k] != hashes[k - 1]:
-                hashes[distinct] = hashes[k]
-                distinct += 1
-        num = distinct
+        if num - first > len(sorting):
+            sorting = np.empty(2 * (num - first), np.uint64)
+        num = _sort_distinct(hashes, first, num, sorting, counts)
         ends[row + 1] = num
-    return hashes[:num].copy()
+    return hashes
+
+
+@numba.njit(nogil=True, cache=True)
+def _sort_distinct(hashes: np.ndarray, first: int, num: int, sorting: np.ndarray, counts: np.ndarray) -> int:
+    """Sort `hashes[first:num]` and leave each once; returns where they end.
+
+    Hashes are uniform: among about as many buckets as there are hashes, chosen by the upper bits, each has one or two,
+    and insertion has little left to do. A bucket with many (a text that says the same again and again, or was made to
+    collide) is sorted as such.
+    """
+    bits = 0
+    while bits < BUCKET_BITS and 1 << bits < num - first:
+        bits += 1
+    buckets, shift = 1 << bits, np.uint64(63 - bits)  # one bit more is shifted by itself: 64 at a time is undefined
+    for k in range(buckets + 1):
+        counts[k] = 0
+    for k in range(first, num):
+        bucket = hashes[np.uint64(k)] >> shift >> np.uint64(1)
+        counts[bucket + np.uint64(1)] += 1
+    for k in range(buckets):
+        counts[np.uint64(k + 1)] += counts[np.uint64(k)]
+    for k in range(first, num):
+        value = hashes[np.uint64(k)]
+        bucket = value >> shift >> np.uint64(1)
+        sorting[np.uint64(counts[bucket])] = value
+        counts[bucket] += 1
+    start = 0
+    for k in range(buckets):
+        stop = counts[np.uint64(k)]
+        if stop - start > FEW:
+            sorting[start:stop].sort()
+        start = stop
+    place, last = first, np.uint64(0)
+    for k in range(num - first):
+        value, to = sorting[np.uint64(k)], k
+        while to > 0 and sorting[np.uint64(to - 1)] > value:
+            sorting[np.uint64(to)] = sorting[np.uint64(to - 1)]
+            to -= 1
+        sorting[np.uint64(to)] = value
+    for k in range(num - first):
+        value = sorting[np.uint64(k)]
+        hashes[np.uint64(place)] = value
+        place += k == 0 or value != last
+        last = value
+    return place
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
@@ -140,27 +188,36 @@ def base_power(ngram: int) -> Any:
 
 
 @numba.njit(nogil=True, cache=True)
+def forget_units(units: np.ndarray) -> None:
+    """Make the buffer of units that of a text's beginning."""
+    for k in range(MOST_NGRAM):  # a loop compiles in a tenth of the time that a slice does
+        units[k] = 0
+
+
+@numba.njit(nogil=True, cache=True)
 def read_shingles(
     data: np.ndarray, at: int, end: int, forms: np.ndarray, by_word: bool, ngram: int, power: Any, units: np.ndarray,
     seen: int, rolled: Any, inside: bool, shingles: np.ndarray, num: int,
 ) -> tuple[int, int, int, Any, bool]:  # fmt: skip
-    """Write the hashes of the next shingles of `data[at:end]` from `shingles[num]` on: at most CHUNK + 4.
+    """Write the hashes of the next shingles of `data[at:end]` from `shingles[num]` on: at most STEP.
 
     Returns the new `num`, and the state to go on with: at, seen (units before), rolled, inside (a word). The state of
-    a text's beginning is 0, 0, False, with zeros in `units[:MOST_NGRAM]` (uint64, (UNITS,)), where the last units stay.
+    a text's beginning is 0, 0, False, and `forget_units` of `units` (uint64, (UNITS,)).
     """
     if by_word:
         found, at = _read_words(data, at, end, forms, units)
     else:
         found, at, inside = _read_characters(data, at, end, forms, inside, seen > 0, units)
-    for k in range(found):
-        rolled = rolled * BASE + (units[MOST_NGRAM + k] - units[MOST_NGRAM + k - ngram] * power)
-        shingles[num] = finish(rolled)
-        num += seen + k + 1 >= ngram
-    seen += found
-    for k in range(MOST_NGRAM):
+    for k in range(MOST_NGRAM, MOST_NGRAM + found):
+        unit = finish(units[np.uint64(k)])
+        units[np.uint64(k)] = unit
+        rolled = rolled * BASE + (unit - units[np.uint64(k - ngram)] * power)
+        seen += 1
+        shingles[np.uint64(num)] = finish(rolled)
+        num += seen >= ngram
+    for k in range(MOST_NGRAM - ngram, MOST_NGRAM):
         units[k] = units[k + found]
-    if at == end and seen > 0 and seen < ngram:
+    if at == end and 0 < seen < ngram:
         shingles[num] = finish(rolled)
         num += 1
     return num, at, seen, rolled, inside
@@ -168,24 +225,40 @@ def read_shingles(
 
 @numba.njit(nogil=True, cache=True)
 def _read_words(data: np.ndarray, at: int, end: int, forms: np.ndarray, units: np.ndarray) -> tuple[int, int]:
-    """Write the words of `data[at:end]` behind the last units, about a CHUNK; returns how many, and where to go on."""
+    """Write the hashes of words of `data[at:end]` behind the last units, about a CHUNK; returns how many, and the next.
+
+    Runs of ASCII have a loop of their own without a branch that a processor could not foresee: the hash is written at
+    every byte, and its place moves on where a word ends.
+    """
     place, most = MOST_NGRAM, MOST_NGRAM + CHUNK
     hashed, inside = np.uint64(0), 0
     while at < end and place < most:
-        code_point, at = next_code_point(data, at, end)
-        form = np.int64(forms[code_point])
-        if form == SKIPPED:
+        stop = min(end, at + (most - place))
+        while at < stop:  # unsigned indices: numba would look whether others are negative
+            byte = data[np.uint64(at)]
+            if byte >= 0x80:
+                break
+            form = int(forms[byte])
+            within = int(form != SEPARATOR)
+            units[np.uint64(place)] = hashed
+            place += inside & ~within
+            hashed = (hashed ^ np.uint64(form)) * (MULTIPLIER & np.uint64(-within))
+            inside = within
+            at += 1
+        if at == stop:
             continue
+        code_point, at = next_code_point(data, at, end)
+        form = int(forms[code_point])
         if form == SEPARATOR or form & ALONE:
-            units[place] = finish(hashed)
+            units[place] = hashed
             place += inside
             hashed, inside = np.uint64(0), 0
-            if form:
-                units[place] = finish(np.uint64(form & ~ALONE) * MULTIPLIER)
+            if form & ALONE:
+                units[place] = np.uint64(form ^ ALONE) * MULTIPLIER
                 place += 1
-        else:
+        elif form != SKIPPED:
             hashed, inside = (hashed ^ np.uint64(form)) * MULTIPLIER, 1
-    units[place] = finish(hashed)
+    units[place] = hashed
     return place + inside - MOST_NGRAM, at
 
 
@@ -193,21 +266,30 @@ def _read_words(data: np.ndarray, at: int, end: int, forms: np.ndarray, units: n
 def _read_characters(
     data: np.ndarray, at: int, end: int, forms: np.ndarray, inside: bool, begun: bool, units: np.ndarray
 ) -> tuple[int, int, bool]:
-    """Write the characters of the normal form behind the last units, about a CHUNK; `begun`: some were before."""
+    """Write the hashes of characters behind the last units, about a CHUNK; `begun`: some were before.
+
+    Returns how many, where to go on, and whether that is inside a word. A space is written before every character, and
+    overwritten where none belongs.
+    """
     place, most = MOST_NGRAM, MOST_NGRAM + CHUNK
+    space, started, apart = np.uint64(0x20) * MULTIPLIER, int(begun), int(begun and not inside)
     while at < end and place < most:
-        code_point, at = next_code_point(data, at, end)
-        form = np.int64(forms[code_point])
-        if form == SKIPPED:
-            continue
-        alone = form & ALONE != 0
-        if form == SEPARATOR:
-            inside = False
-            continue
-        if (alone or not inside) and (begun or place > MOST_NGRAM):
-            units[place] = finish(np.uint64(0x20) * MULTIPLIER)
-            place += 1
-        units[place] = finish(np.uint64(form & ~ALONE) * MULTIPLIER)
-        place += 1
-        inside = not alone
-    return place - MOST_NGRAM, at, inside
+        byte = data[np.uint64(at)]
+        if byte < 0x80:
+            form, alone = int(forms[byte]), 0
+            at += 1
+        else:
+            code_point, at = next_code_point(data, at, end)
+            form = int(forms[code_point])
+            if form == SKIPPED:
+                continue
+            alone = int(form & ALONE != 0)
+            form &= ~ALONE
+        within = int(form != SEPARATOR)
+        units[np.uint64(place)] = space
+        place += (apart | (alone & started)) & within
+        units[np.uint64(place)] = np.uint64(form) * MULTIPLIER
+        place += within
+        started |= within
+        apart = started & (alone | (within ^ 1))
+    return place - MOST_NGRAM, at, apart == 0

@@ -17,8 +17,16 @@ import numba
 import numpy as np
 import pyarrow as pa
 
-from pipelines.near_duplicates.presets import MOST_NGRAM, Shape
-from pipelines.near_duplicates.shingles import CHUNK, UNITS, base_power, code_point_forms, read_shingles
+from pipelines.near_duplicates.presets import Shape
+from pipelines.near_duplicates.shingles import (
+    CHUNK,
+    STEP,
+    UNITS,
+    base_power,
+    code_point_forms,
+    forget_units,
+    read_shingles,
+)
 from pipelines.transforms.words import text_view
 
 NO_SHINGLE = np.uint32(0xFFFFFFFF)
@@ -106,10 +114,10 @@ def _text_signatures(
     terms: np.ndarray, minima: np.ndarray, numbers: np.ndarray,
 ) -> None:  # fmt: skip
     units, power = np.zeros(UNITS, np.uint64), base_power(ngram)
-    shingles, lanes = np.empty(CHUNK + 4, np.uint64), np.empty(CHUNK + 4 + LANES, np.uint32)
+    shingles, lanes = np.empty(STEP, np.uint64), np.empty(STEP + LANES, np.uint32)
     for row in range(len(offsets) - 1):
         at, end, seen, rolled, inside = offsets[row], offsets[row + 1], 0, np.uint64(0), False
-        units[:MOST_NGRAM] = 0
+        forget_units(units)
         while at < end:
             num, at, seen, rolled, inside = read_shingles(
                 data, at, end, forms, by_word, ngram, power, units, seen, rolled, inside, shingles, 0
