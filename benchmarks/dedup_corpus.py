@@ -71,7 +71,8 @@ class Sentences:
     @classmethod
     def read(cls, data: Path) -> Sentences:
         """Read the distinct English documents of the shared data, in order of their names."""
-        texts = [_SENTENCE_END.split(text) for text in dict.fromkeys(read_english_texts(data).values())]
+        distinct = dict.fromkeys(read_english_texts(data).values())
+        texts = [[part for part in _SENTENCE_END.split(text) if part] for text in distinct]
         return cls(tuple(part for text in texts for part in text), tuple(accumulate(map(len, texts), initial=0)))
 
     def reworded(self, rng: random.Random) -> Sentences:
@@ -131,10 +132,13 @@ def make_documents(sentences: Sentences, num: int, seed: int = 0) -> Iterator[st
 
 
 def new_document(rng: random.Random, sentences: Sentences) -> str:
-    """Return a window or a text that is put together."""
+    """Return a window or a text that is put together, of `LEAST_BYTES` characters or more."""
     median = MEAN_BYTES / math.exp(SPREAD**2 / 2)
     num_bytes = int(min(max(rng.lognormvariate(math.log(median), SPREAD), LEAST_BYTES), MOST_BYTES))
-    return sentences.window(rng, num_bytes) if rng.random() < WINDOW_SHARE else sentences.patched(rng, num_bytes)
+    make, text = sentences.window if rng.random() < WINDOW_SHARE else sentences.patched, ""
+    while len(text) < LEAST_BYTES:
+        text = make(rng, num_bytes)
+    return text
 
 
 def write_documents(path: Path, texts: Iterator[str], first: int = 0) -> int:
@@ -212,8 +216,7 @@ def _moved(rng: random.Random, words: Sequence[str], share: float, sentences: Se
 
 
 def _any_word(rng: random.Random, sentences: Sentences) -> str:
-    words = rng.choice(sentences.sentences).split()
-    return rng.choice(words) if words else "word"
+    return rng.choice(rng.choice(sentences.sentences).split())
 
 
 CHANGES: dict[str, Callable[[random.Random, Sequence[str], float, Sentences], list[str]]] = {

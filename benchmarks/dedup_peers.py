@@ -43,7 +43,8 @@ class Found:
 
 def peer_python(folder: Path = DEFAULT_PEERS) -> Path:
     """Return the interpreter of the peers' environment, which is made if its list has changed."""
-    environment, mark = folder / LIST.stem, folder / LIST.stem / "installed.txt"
+    environment = folder.absolute() / LIST.stem
+    mark = environment / "installed.txt"
     if not mark.exists() or mark.read_text() != LIST.read_text():
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(environment)], check=True)
         subprocess.run([str(environment / "bin/pip"), "install", "--quiet", "-r", str(LIST)], check=True)
