@@ -19,7 +19,7 @@ from __future__ import annotations
 import dataclasses
 import io
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -155,24 +155,31 @@ def check_stages(ledger: pa.Table, stages: list[str]) -> None:
             )
 
 
-def check_tables(ledger: pa.Table, between: list[tuple[str, str, str]]) -> None:
+def check_tables(
+    ledger: pa.Table, between: list[tuple[str, str, str]], of_older_runs: Mapping[tuple[str, str], int]
+) -> None:
     """Check for tables other than documents that a stage took in all rows that another put out.
 
-    `between` holds (table, stage that puts it out, stage that takes it in).
+    `between` holds (table, stage that puts it out, stage that takes it in); what several put out is taken in together,
+    and with it what comes from older runs, by (table, stage that takes it in).
     """
-    rows = ledger.to_pylist()
+    put_out: dict[tuple[str, str], int] = defaultdict(int)
+    took_in: dict[tuple[str, str], int] = defaultdict(int)
+    for entry in ledger.to_pylist():
+        where = (entry["stage"], entry["table"])
+        if entry["account"] == "out" and entry["transform"] == "write":
+            put_out[where] += entry["rows"]
+        if entry["account"] == "in" and entry["step"] == 0:
+            took_in[where] += entry["rows"]
+    suppliers: dict[tuple[str, str], list[str]] = defaultdict(list)
     for table, earlier, later in between:
-        put_out = sum(
-            e["rows"]
-            for e in rows
-            if (e["stage"], e["table"], e["account"], e["transform"]) == (earlier, table, "out", "write")
-        )
-        took_in = sum(
-            e["rows"] for e in rows if (e["stage"], e["table"], e["account"], e["step"]) == (later, table, "in", 0)
-        )
-        if put_out != took_in:
+        suppliers[table, later].append(earlier)
+    for (table, later), stages in suppliers.items():
+        given = sum(put_out[stage, table] for stage in stages) + of_older_runs.get((table, later), 0)
+        taken = took_in[later, table]
+        if given != taken:
             raise LedgerImbalance(
-                f"stage {later}: took in {took_in} rows of {table}, but stage {earlier} put out {put_out}\n"
+                f"stage {later}: took in {taken} rows of {table}, but stage {' and '.join(stages)} put out {given}\n"
                 "hint: files between the two stages are missing, doubled or stale; run `headrace verify`"
             )
 

@@ -1,12 +1,10 @@
 """From a recipe to its stages, its resolved form and its fingerprint.
 
-The main job has five stages (three without deduplication):
+The main job has three stages, and those of `duplicate_stages.py` between the last two:
 
-    1-read             map    raw splits -> documents, one chain of transforms for each source
-    2-identify         group  documents by doc_id: one document a natural key, canonical order; hashes of texts
-    3-find-duplicates  group  hashes by text: all but the first of each text, as pairs of ids
-    4-sort-duplicates  group  those pairs by doc_id again, bucketed like the documents
-    5-tokenize         map    documents: verdicts of deduplication, encode, token shards
+    1-read      map    raw splits -> documents, one chain of transforms for each source
+    2-identify  group  documents by doc_id: one document a natural key, canonical order; hashes of texts and URLs
+    N-tokenize  map    documents: verdicts of deduplication, encode, token shards
 
 Where a source keeps its best share by score (`quality`, `keep_top`), the first stage also counts the scores of every
 split, and the last one reads all these counts, whole, and drops what lies below the line.
@@ -21,6 +19,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipelines.duplicate_stages import DOCUMENTS, IDENTIFY, DuplicateStages, hashing
 from pipelines.errors import RecipeError
 from pipelines.quality_classifier.model import SCORE_ONE
 from pipelines.recipe import Recipe, SourceRecipe
@@ -33,13 +32,12 @@ from pipelines.stage import Chain, GroupStage, MapStage, Side, Stage, TableOf
 from pipelines.storage.storage import Storage
 from pipelines.transform import Transform
 from pipelines.transforms.encode import Encode
-from pipelines.transforms.exact import DUPLICATES, HASHES, ExactDuplicate, FindDuplicates, SameKey, SortTable, TextHash
+from pipelines.transforms.exact import HASHES, SameKey
 from pipelines.transforms.given_files import given_fields
 from pipelines.transforms.quality import SCORES, SCORES_TABLE, KeepTop, Quality
 from tokenizer.encodings import ENCODINGS
 
 RECIPE_FORMAT = 1
-DOCUMENTS = "documents"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -49,6 +47,10 @@ class Plan:
     recipe: Recipe
     stages: tuple[Stage, ...]
     resolved: dict[str, Any]
+    rounds: int = 1
+    """Of near-deduplication: those that were needed so far."""
+    last_of_rounds: str | None = None
+    """The stage whose table `undecided` holds rows where another round is needed; None without near-deduplication."""
 
     @property
     def fingerprint(self) -> str:
@@ -72,20 +74,33 @@ class Plan:
                 given += [(side.given, stage.name) for side in stage.side if side.bucketed]
         return [(one.table, one.stage, name) for one, name in given if one.run is None and one.table != DOCUMENTS]
 
+    def rows_of_older_runs(self) -> dict[tuple[str, str], int]:
+        """Return, by (table, stage that reads it), how many rows come from earlier runs."""
+        older = self.recipe.deduplicate.older if self.recipe.deduplicate else ()
+        return {
+            (table, stage.name): sum(run.rows[table] for run in older)
+            for stage in self.stages
+            if isinstance(stage, GroupStage)
+            for table in {given.table for given in stage.inputs if given.run is not None}
+        }
 
-def build_plan(recipe: Recipe, output: Storage) -> Plan:
-    """Lay out the stages of a recipe. Raises `RecipeError` when its transforms do not fit together."""
+
+def build_plan(recipe: Recipe, output: Storage, rounds: int = 1) -> Plan:
+    """Lay out the stages of a recipe, with so many rounds of near-deduplication where it asks for that.
+
+    Raises `RecipeError` when its transforms do not fit together.
+    """
     chains = {
         entry.source.name: Chain(entry.source, entry.root.open(), _transforms(recipe, place, entry))
         for place, entry in enumerate(recipe.sources)
     }
     read_schema = _schema_after(recipe, chains)
     scores = (HistogramOutput(SCORES_TABLE, SCORES, SCORE_ONE + 1),) if _kept_shares(recipe) else ()
-    stages: list[Stage] = [MapStage("1-read", chains, read_schema, (TableOutput(DOCUMENTS, read_schema), *scores))]
     hashes = (TableOutput("hashes", HASHES),) if recipe.deduplicate else ()
-    stages.append(
+    stages: list[Stage] = [
+        MapStage("1-read", chains, read_schema, (TableOutput(DOCUMENTS, read_schema), *scores)),
         GroupStage(
-            name="2-identify",
+            name=IDENTIFY,
             inputs=(TableOf("1-read", DOCUMENTS),),
             schema=read_schema,
             key="doc_id",
@@ -95,59 +110,40 @@ def build_plan(recipe: Recipe, output: Storage) -> Plan:
             reduce=SameKey(),
             outputs=(TableOutput(DOCUMENTS, read_schema), *hashes),
             projected=tuple(table.table for table in hashes),
-        )
+        ),
+    ]
+    found = (
+        DuplicateStages(recipe.deduplicate, read_schema, recipe.output.buckets, output, rounds)
+        if recipe.deduplicate
+        else None
     )
-    if recipe.deduplicate:
-        stages += _find_duplicates(recipe)
-    stages.append(_tokenize(recipe, read_schema, len(stages) + 1, output))
-    return Plan(recipe, tuple(stages), _resolved(recipe, stages))
+    stages += found.stages if found else []
+    stages.append(_tokenize(recipe, read_schema, found, output))
+    resolved = _resolved(recipe, stages) if rounds == 1 else build_plan(recipe, output).resolved
+    return Plan(recipe, tuple(stages), resolved, rounds, found.last_of_rounds if found else None)
 
 
-def _find_duplicates(recipe: Recipe) -> list[GroupStage]:
-    find = GroupStage(
-        name="3-find-duplicates",
-        inputs=(TableOf("2-identify", "hashes"),),
-        schema=HASHES,
-        key="text_hash",
-        order_by=("priority",),
-        identity=("doc_id",),
-        buckets=recipe.output.buckets,
-        reduce=FindDuplicates(),
-        outputs=(TableOutput("duplicates", DUPLICATES),),
-    )
-    sort = GroupStage(
-        name="4-sort-duplicates",
-        inputs=(TableOf(find.name, "duplicates"),),
-        schema=DUPLICATES,
-        key="doc_id",
-        order_by=(),
-        identity=("doc_id",),
-        buckets=recipe.output.buckets,
-        reduce=SortTable("duplicates"),
-        outputs=(TableOutput("duplicates", DUPLICATES),),
-    )
-    return [find, sort]
-
-
-def _tokenize(recipe: Recipe, schema: pa.Schema, number: int, output: Storage) -> MapStage:
+def _tokenize(recipe: Recipe, schema: pa.Schema, found: DuplicateStages | None, output: Storage) -> MapStage:
     shares = _kept_shares(recipe)
-    judges: list[Transform] = [ExactDuplicate()] if recipe.deduplicate else []
-    sides = [Side(TableOf("4-sort-duplicates", "duplicates"), DUPLICATES)] if recipe.deduplicate else []
+    judges, sides = (found.judges, found.sides) if found else ([], [])
+    products, tables = found.products() if found else ((), ())
     if shares:
-        judges.append(KeepTop(shares))
-        sides.append(Side(TableOf("1-read", SCORES_TABLE), SCORES, bucketed=False))
-    transforms = (*judges, Encode(recipe.tokenizer.encoding, recipe.tokenizer.encoder))
+        judges = [*judges, KeepTop(shares)]
+        sides = [*sides, Side(TableOf("1-read", SCORES_TABLE), SCORES, bucketed=False)]
+    transforms = (*judges, *products, Encode(recipe.tokenizer.encoding, recipe.tokenizer.encoder))
     encoded = schema
     for transform in transforms:
         encoded = with_columns(encoded, transform.adds, transform.drops)
-    documents = pa.schema([field for field in encoded if field.name not in Encode.adds.names])
+    left_out = {name for step in (*products, *_hashing(recipe, 0)) for name in step.adds.names} | set(Encode.adds.names)
+    documents = pa.schema([field for field in encoded if field.name not in left_out])
     return MapStage(
-        name=f"{number}-tokenize",
+        name=f"{(found.number if found else 2) + 1}-tokenize",
         chains={DOCUMENTS: Chain(Committed(DOCUMENTS, schema), output, transforms)},
         schema=encoded,
         outputs=(
             TableOutput(DOCUMENTS, documents),
             TokenShards(recipe.tokenizer.encoding, recipe.output.partition_by),
+            *tables,
         ),
         side=tuple(sides),
     )
@@ -164,8 +160,11 @@ def _kept_shares(recipe: Recipe) -> tuple[tuple[str, int], ...]:
 
 
 def _transforms(recipe: Recipe, place: int, entry: SourceRecipe) -> tuple[Transform, ...]:
-    hashing = (TextHash(place, recipe.deduplicate.exact),) if recipe.deduplicate else ()
-    return (*entry.transforms, *hashing)
+    return (*entry.transforms, *_hashing(recipe, place))
+
+
+def _hashing(recipe: Recipe, place: int) -> tuple[Transform, ...]:
+    return hashing(recipe.deduplicate, place) if recipe.deduplicate else ()
 
 
 def _schema_after(recipe: Recipe, chains: dict[str, Chain]) -> pa.Schema:
@@ -200,7 +199,7 @@ def _resolved(recipe: Recipe, stages: list[Stage]) -> dict[str, Any]:
             }
             for entry in recipe.sources
         },
-        "deduplicate": recipe.deduplicate and dataclasses.asdict(recipe.deduplicate),
+        "deduplicate": recipe.deduplicate and recipe.deduplicate.resolved(),
         "tokenizer": {
             **dataclasses.asdict(recipe.tokenizer),
             "sha256": ENCODINGS[recipe.tokenizer.encoding].sha256,

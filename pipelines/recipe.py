@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from pipelines.deduplicate import Deduplicate, OlderRun
 from pipelines.errors import RecipeError
 from pipelines.sources.registry import SOURCES
 from pipelines.sources.source import Source
@@ -29,13 +30,6 @@ ENGINES = ("datatrove", "slurm", "spark", "beam")
 TOP_LEVEL = ("name", "sources", "deduplicate", "tokenizer", "output", "engine")
 PARTITION_COLUMNS = ("language", "licence")
 NAME = r"[a-z0-9][a-z0-9_-]{0,63}"
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Deduplicate:
-    """Which texts count as copies of each other: exact ones, among all sources or within each."""
-
-    exact: Literal["all", "source"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -154,7 +148,7 @@ class _Loader:
             name=self._file.build(_Name, {"name": data.get("name", self._path.stem)}, "").name,
             path=self._path,
             sources=tuple(self._source(name, settings, limit) for name, settings in sources.items()),
-            deduplicate=None if dedup is None else self._file.build(Deduplicate, dedup, "deduplicate"),
+            deduplicate=None if dedup is None else self._deduplicate(dedup, sources),
             tokenizer=self._file.build(Tokenizer, data.get("tokenizer", {}), "tokenizer"),
             output=self._file.build(Output, data.get("output", {}), "output"),
             engine=engine,
@@ -176,11 +170,41 @@ class _Loader:
             name=data["name"],
             path=self._path,
             sources=tuple(sources),
-            deduplicate=None if dedup is None else self._file.build(Deduplicate, dedup, "deduplicate"),
+            deduplicate=None if dedup is None else self._resolved_deduplicate(dedup, given),
             tokenizer=self._file.build(Tokenizer, _without(data["tokenizer"], "sha256"), "tokenizer"),
             output=self._file.build(Output, data["output"], "output"),
             engine=ENGINES[0],
         )
+
+    def _deduplicate(self, fields: object, sources: Mapping[str, object]) -> Deduplicate:
+        """Return the settings, with the older runs looked up."""
+        where = "deduplicate"
+        older = fields.get("older", []) if isinstance(fields, dict) else []
+        if not isinstance(older, list) or not all(isinstance(one, str) and one for one in older):
+            raise self._file.fault(f"{where}.older", older, "a list of outputs of finished runs (folders or s3://)")
+        plain = _without(fields, "older") if isinstance(fields, dict) else fields
+        settings: Deduplicate = self._file.build(Deduplicate, plain, where)
+        for source in settings.expect_removed:
+            if source not in sources:
+                raise self._file.fault(f"{where}.expect_removed", source, f"one of {', '.join(sources)}")
+        runs = []
+        for place, address in enumerate(older):
+            located = address if scheme_of(address) else str((self._path.parent / address).resolve())
+            try:
+                runs.append(OlderRun.of(located, settings.resolved()))
+            except RecipeError as error:
+                raise self._file.rephrased(f"{where}.older[{place}]", str(error)) from error
+        return dataclasses.replace(settings, older=tuple(runs))
+
+    def _resolved_deduplicate(self, fields: dict[str, Any], given: Mapping[str, str]) -> Deduplicate:
+        older = [
+            run | {"address": given.get(run["sha256"], f"the run with sha256 {run['sha256']}")}
+            for run in fields["older"]
+        ]
+        settings: Deduplicate = self._file.build(
+            Deduplicate, _without(fields, "generation") | {"older": older}, "deduplicate"
+        )
+        return settings
 
     def _source(self, name: object, settings: object, limit: int | None) -> SourceRecipe:
         where = f"sources.{name}"

@@ -9,7 +9,7 @@ import os
 import platform
 import socket
 import time
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
@@ -17,13 +17,16 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines.commit import CommittedTable, FileRecord, commit_path, faults_of, read_commits
+from pipelines.commit import Commit, CommittedTable, FileRecord, commit_path, faults_of, read_commits
 from pipelines.engines.engine import Engine, Report, StageResult, sweep
 from pipelines.errors import HeadraceError, OutputError
 from pipelines.ledger import check_stages, check_tables, to_parquet, to_table
 from pipelines.manifests import LEDGER_FILE, write_manifests
-from pipelines.plan import DOCUMENTS, Plan
+from pipelines.near_duplicates.propose import PROPOSERS
+from pipelines.plan import DOCUMENTS, Plan, build_plan
 from pipelines.recipe import Root
+from pipelines.removal_alarm import check_removed
+from pipelines.sinks.tables import read_table
 from pipelines.sources.committed import Committed
 from pipelines.sources.source import Split
 from pipelines.stage import GroupStage, MapStage, Stage, TableOf
@@ -117,11 +120,10 @@ def run_plan(plan: Plan, output: Storage, engine: Engine, report: Report) -> Run
     with claimed(plan, output) as packages:
         runs = _recorded_runs(output)
         warnings += _changed_packages(packages)
-        results: dict[str, StageResult] = {}
-        for stage in plan.stages:
-            results[stage.name] = _run_stage(stage, plan, splits, results, output, engine, report)
+        plan, results = _run_stages(plan, splits, output, engine, report)
         ledger = _write_ledger(plan, results, output)
-        warnings += [*_empty_sources(ledger, splits), *_faults(_not_canonical(results))]
+        warnings += [*_empty_sources(ledger, splits), *_not_compared(results, output)]
+        warnings += _faults(_not_canonical(results))
         _publish_tokens(plan, results, output)
         runs.append(_run_record(plan, results, warnings, output, engine, started))
         output.replace(RUN_FILE, (json.dumps({"runs": runs}, indent=1, sort_keys=True) + "\n").encode())
@@ -215,6 +217,55 @@ def difference(old: Any, new: Any, where: str = "") -> str:
     return f"{where}: {json.dumps(old, sort_keys=True)[:80]} there, {json.dumps(new, sort_keys=True)[:80]} here"
 
 
+def _run_stages(
+    plan: Plan, splits: Mapping[str, list[Split]], output: Storage, engine: Engine, report: Report
+) -> tuple[Plan, dict[str, StageResult]]:
+    """Carry the stages out, as many rounds as are needed; returns the plan with these, and the results."""
+    results: dict[str, StageResult] = {}
+    while True:
+        for stage in plan.stages:
+            if stage is plan.stages[-1]:
+                check_removed(plan, {name: result.commits for name, result in results.items()}, output)
+            if stage.name not in results:
+                results[stage.name] = _run_stage(stage, plan, splits, results, output, engine, report)
+            if stage.name == plan.last_of_rounds and num_undecided(results[stage.name].commits):
+                plan = build_plan(plan.recipe, output, plan.rounds + 1)
+                break
+        else:
+            _sweep_stages(plan, output)
+            return plan, results
+
+
+def num_undecided(commits: Iterable[Commit]) -> int:
+    """Return how many documents a round has left undecided."""
+    return sum(file.rows for commit in commits for file in commit.files if file.table == "undecided")
+
+
+def _not_compared(results: Mapping[str, StageResult], output: Storage) -> list[str]:
+    """Say how many pairs of documents in crowded buckets were not compared."""
+    files = [
+        f for result in results.values() for commit in result.commits for f in commit.files if f.table == "crowded"
+    ]
+    tables = [read_table(output, file.path) for file in files if file.rows]
+    pairs, documents = (
+        sum(sum(table.column(name).to_pylist()) for table in tables) for name in ("not_compared", "documents")
+    )
+    if not pairs:
+        return []
+    return [
+        f"near-deduplication: {sum(map(len, tables)):,} crowded buckets of {documents:,} documents in all: these were "
+        f"compared with the first {PROPOSERS} kept ones of their bucket, {pairs:,} pairs were not compared"
+    ]
+
+
+def _sweep_stages(plan: Plan, output: Storage) -> None:
+    """Delete what lies in folders of stages that the plan does not have: rounds that were needed before."""
+    folders = tuple(f"{stage.folder}/" for stage in plan.stages)
+    for file in output.list("stages"):
+        if not file.path.startswith(folders):
+            output.delete(file.path)
+
+
 def _run_stage(
     stage: Stage, plan: Plan, splits: Mapping[str, list[Split]], results: Mapping[str, StageResult],
     output: Storage, engine: Engine, report: Report,
@@ -266,7 +317,7 @@ def _committed(given: TableOf, results: Mapping[str, StageResult], output: Stora
 def _write_ledger(plan: Plan, results: Mapping[str, StageResult], output: Storage) -> pa.Table:
     ledger = to_table(entry for result in results.values() for commit in result.commits for entry in commit.entries)
     check_stages(ledger, plan.document_stages)
-    check_tables(ledger, plan.tables_between())
+    check_tables(ledger, plan.tables_between(), plan.rows_of_older_runs())
     output.replace(LEDGER_FILE, to_parquet(ledger))
     return ledger
 
@@ -305,7 +356,8 @@ def _run_record(
             for entry in plan.recipe.sources
             for transform in entry.transforms
             for given in given_files(transform)
-        },
+        }
+        | {run.sha256: run.address for run in (plan.recipe.deduplicate.older if plan.recipe.deduplicate else ())},
         "files": {entry.source.name: str(entry.root.files) for entry in plan.recipe.sources if entry.root.files},
         "host": socket.gethostname(),
         "python": platform.python_version(),

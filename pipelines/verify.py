@@ -97,7 +97,7 @@ def _check_ledger(run: FinishedRun) -> str:
             check_split(commit.entries, max((entry.step for entry in commit.entries), default=0))
             _check_counts(commit)
     check_stages(ledger, run.plan.document_stages)
-    check_tables(ledger, run.plan.tables_between())
+    check_tables(ledger, run.plan.tables_between(), run.plan.rows_of_older_runs())
     _check_buckets(run)
     for stage in run.plan.document_stages:
         stopped = sum(e.rows for e in entries if e.stage == stage and e.account in ("dropped", "errored", "merged"))

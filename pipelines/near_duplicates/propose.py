@@ -6,11 +6,12 @@ rule names one result, whatever the order of work; in most buckets, which hold f
 
 Who is kept is known only in the end, so a crowded bucket goes by rounds. In each, the first `PROPOSERS` documents that
 are not removed are looked at: those among them that have not proposed yet do so now, to all documents behind them (the
-kept ones, and of the others in a crowded bucket `NEW_PROPOSERS` at most, as the first often removes the next). One of them that is kept in the
-end is among the first that are kept, so nothing is proposed too much. A document that stands behind them is *blocked*
-as long as any of them is undecided, as another proposer could still move up; one in front of which one has not proposed
-yet, likewise. A bucket is settled, and its rows end, when all of the first `PROPOSERS` are kept and have proposed, or
-when it has no more than these and all have. What the documents behind are not compared with is counted then.
+kept ones, and of the others in a crowded bucket `NEW_PROPOSERS` at most, as the first often removes the next). One of
+them that is kept in the end is among the first that are kept, so nothing is proposed too much. A document that stands
+behind them is *blocked* as long as any of them is undecided, as another proposer could still move up; one in front of
+which one has not proposed yet, likewise. A bucket is settled, and its rows end, when all of the first `PROPOSERS` are
+kept and have proposed, or when it has no more than these and all have. What the documents behind are not compared with
+is counted then.
 """
 
 from __future__ import annotations

@@ -102,6 +102,7 @@ CLUSTERS = pa.schema(
         pa.field("doc_id", DOC_ID, nullable=False),
         pa.field("shared", pa.int64(), nullable=False),
         pa.field("total", pa.int64(), nullable=False),
+        pa.field("place", pa.int32(), nullable=False),
     ]
 )
 """Every removed document by its cluster."""

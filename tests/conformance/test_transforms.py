@@ -17,6 +17,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from functools import cache
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,8 @@ from runs import REPOSITORY, SHARED
 from url_lists import listed
 
 import pipelines.transforms
+from pipelines.near_duplicates.presets import PRESETS, Shape
+from pipelines.near_duplicates.tables import CLUSTER_SIZES, NEAR_DUPLICATES
 from pipelines.schema import CORE, OUTCOMES, with_columns
 from pipelines.sources.commoncrawl import CommonCrawl
 from pipelines.sources.source import BatchLimits, RawAccount
@@ -42,15 +45,17 @@ from pipelines.transforms.c4 import C4Quality
 from pipelines.transforms.code_quality import CodeQuality
 from pipelines.transforms.conversation_quality import ConversationQuality
 from pipelines.transforms.encode import Encode
-from pipelines.transforms.exact import DUPLICATES, ExactDuplicate, TextHash
+from pipelines.transforms.exact import DUPLICATES, ExactDuplicate, TextHash, UrlDuplicate, UrlHash
 from pipelines.transforms.extract import Extract
 from pipelines.transforms.fineweb import FineWebQuality
 from pipelines.transforms.gopher import GopherQuality
 from pipelines.transforms.gopher_repetition import GopherRepetition
 from pipelines.transforms.language import Language
 from pipelines.transforms.licence import Licence
+from pipelines.transforms.near_duplicate import BandKeys, NearDuplicate, ShingleSets
 from pipelines.transforms.pii import Pii
-from pipelines.transforms.quality import SCORES, KeepTop, Quality
+from pipelines.transforms.quality import SCORE, SCORES, KeepTop, Quality
+from pipelines.transforms.rank import Rank
 from pipelines.transforms.refinedweb_lines import RefinedWebLines
 from pipelines.transforms.registry import TRANSFORMS
 from pipelines.transforms.rights import Rights
@@ -127,7 +132,7 @@ def pages() -> pa.RecordBatch:
 @cache
 def hashed() -> pa.RecordBatch:
     """Texts as they stand before the verdicts of deduplication."""
-    return TextHash(priority=0)(texts())
+    return TextHash()(texts())
 
 
 @cache
@@ -135,8 +140,33 @@ def duplicates() -> pa.Table:
     """Every third document goes; the table also names documents of others."""
     ids = texts().column("doc_id").to_pylist()
     pairs = [(id_, ids[0]) for id_ in ids[2::3]] + [(b"\xff" * 16, b"\0" * 16)]
-    columns = [pa.array(column, pa.binary(16)) for column in zip(*pairs, strict=True)]
-    return pa.Table.from_arrays(columns, schema=DUPLICATES)
+    rows = [
+        {"doc_id": gone, "kept_doc_id": kept, "reason": reason, "place": 0}
+        for (gone, kept), reason in zip(pairs, cycle(["exact_duplicate", "duplicate_url"]), strict=False)
+    ]
+    return pa.Table.from_pylist(rows, DUPLICATES)
+
+
+@cache
+def ranked() -> pa.RecordBatch:
+    """Texts of which some have a score and a date."""
+    scores = pa.array([None if row % 5 == 0 else row * 37 % 10_001 for row in range(texts().num_rows)], SCORE.type)
+    return texts().append_column(SCORE, scores)
+
+
+@cache
+def edges() -> dict[str, pa.Table]:
+    """Every third document goes, the one before it stands for it and others."""
+    ids = texts().column("doc_id").to_pylist()
+    edge = [
+        {"doc_id": gone, "kept_doc_id": kept, "shared": 9, "total": 10 + place, "place": 0}
+        for place, (gone, kept) in enumerate(zip(ids[2::3], ids[1::3], strict=False))
+    ]
+    sizes = [{"doc_id": kept, "cluster_size": 2 + place} for place, kept in enumerate(ids[1::3])]
+    return {
+        "near_duplicates": pa.Table.from_pylist(edge, NEAR_DUPLICATES),
+        "cluster_sizes": pa.Table.from_pylist(sizes, CLUSTER_SIZES),
+    }
 
 
 @cache
@@ -364,7 +394,23 @@ CASES: dict[str, list[Case]] = {
         Case(Licence(), licensed),
         Case(Licence(allow=("permissive", "CC-BY-4.0"), unknown="drop", mentions=True), licensed),
     ],
-    "text_hash": [Case(TextHash(priority=3), texts), Case(TextHash(priority=0, scope="source"), texts)],
+    "text_hash": [Case(TextHash(), texts), Case(TextHash("source"), texts)],
+    "url_hash": [Case(UrlHash(), texts), Case(UrlHash("language"), texts)],
+    "rank": [
+        Case(Rank(3), ranked),
+        Case(Rank(0, ("newest", "length", "quality"), 7), ranked),
+        Case(Rank(1, ("oldest",)), texts),
+    ],
+    "duplicate_url": [Case(UrlDuplicate().bind({"duplicates": duplicates()}), texts)],
+    "band_keys": [
+        Case(BandKeys(PRESETS["fineweb"]), texts),
+        Case(BandKeys(Shape(5, 2, "character", 9, 1), "language").bind({"duplicates": duplicates()}), texts),
+    ],
+    "shingle_sets": [
+        Case(ShingleSets("word", 5), texts),
+        Case(ShingleSets("character", 24).bind({"wanted": duplicates().select(["doc_id"])}), texts),
+    ],
+    "near_duplicate": [Case(NearDuplicate(8_000).bind(edges()), texts)],
     "exact_duplicate": [
         Case(ExactDuplicate().bind({"duplicates": duplicates()}), hashed),
         Case(ExactDuplicate().bind({"duplicates": DUPLICATES.empty_table()}), hashed),
@@ -455,6 +501,7 @@ def test_the_cases_show_verdicts_of_every_kind():
     rules = {f"gopher_quality.{rule.name}" for rule in GopherQuality().rules} - {"gopher_quality.max_words"}
     assert reasons >= {
         "extract.too_large", "extract.too_complex", "extract.empty", "language", "language_score", "exact_duplicate",
+        "duplicate_url", "near_duplicate",
         "encode.no_text", "encode.turn_role", "encode.turn_range", "encode.turn_order", "encode.turn_boundary",
         "encode.turn_weight", "gopher_quality.min_words", "gopher_quality.max_hashes", "gopher_quality.min_stop_words",
         "code_quality.max_vendored", "code_quality.max_generated_phrases", "code_quality.max_encoded_run",

@@ -372,7 +372,7 @@ class Named(ExactDuplicate):
 def side_tables(documents: CommittedTable, folder: Path, label: str = ONE_BUCKET) -> tuple[CommittedTable, ...]:
     """Return a side table without rows, and one that names the first document."""
     ids = [row["doc_id"] for row in read_table(documents.storage, documents.files()[0].path).to_pylist()]
-    row = {"doc_id": ids[0], "kept_doc_id": ids[1]}
+    row = {"doc_id": ids[0], "kept_doc_id": ids[1], "reason": "exact_duplicate", "place": 0}
     return tuple(
         publish(folder / name, "1", "duplicates", DUPLICATES, rows, label)
         for name, rows in {"without": [], "with": [row]}.items()

@@ -13,10 +13,11 @@ import pytest
 import yaml
 from runs import REPOSITORY, SHARED
 
+from pipelines.deduplicate import Deduplicate, Near, OlderRun
 from pipelines.errors import RecipeError
+from pipelines.near_duplicates.presets import Shape
 from pipelines.plan import build_plan
 from pipelines.recipe import (
-    Deduplicate,
     Output,
     Recipe,
     Root,
@@ -129,7 +130,7 @@ WRONG = [
     ("tokenizer", None, ["tokenizer: found None", "a mapping with encoding, encoder"]),
     ("output", [], ["output: found []", "a mapping with buckets, partition_by"]),
     ("deduplicate", True, ["deduplicate: found True", "a mapping with exact"]),
-    ("deduplicate", {}, ["deduplicate.exact", "required"]),
+    ("deduplicate", {}, ["deduplicate", "asks for nothing", "exact, url"]),
     # sources
     ("sources", ..., ["sources: found None", "is required"]),
     ("sources", {}, ["sources: found {}", "at least one source"]),
@@ -180,7 +181,7 @@ WRONG = [
     ("output.buckets", 1 << 20, ["output: buckets: found 1048576", "1 to 65536"]),
     ("output.partition_by", ["colour"], ["partition_by: found 'colour'", "language, licence"]),
     ("output.partition_by", ["licence", "licence"], ["partition_by: found licence, licence", "once"]),
-    ("deduplicate.exact", "none", ["deduplicate.exact: found 'none'", "'all' or 'source'"]),
+    ("deduplicate.exact", "none", ["deduplicate.exact: found 'none'", "'all', 'source', 'language' or 'dump'"]),
     ("tokenizer.encoding", "gpt2", ["tokenizer: encoding 'gpt2'", "cl100k_base, o200k_base"]),
     ("tokenizer.encoder", "fast", ["tokenizer.encoder: found 'fast'", "'gigatoken' or 'tiktoken'"]),
     ("engine", "flink", ["engine: found 'flink'", "allowed are datatrove, slurm, spark, beam"]),
@@ -434,7 +435,14 @@ def test_every_field_round_trips(write, tmp_path):
         dataclasses.replace(
             recipe,
             sources=tuple(SourceRecipe(source, root, transforms) for source, transforms in sources),
-            deduplicate=Deduplicate("source"),
+            deduplicate=Deduplicate(
+                exact="source",
+                url="all",
+                near=Near(shape=Shape(3, 4, "character", 7, 9), threshold=7_000, scope="language"),
+                prefer=("newest", "length"),
+                older=(OlderRun("the run with sha256 1a", "1a", "7-tokenize", 2, {"hashes": 5}),),
+                for_later_runs=True,
+            ),
             tokenizer=Tokenizer("o200k_base", "tiktoken"),
             output=Output(3, ("licence", "language")),
         )

@@ -25,7 +25,7 @@ def committed_hashes(folder: Path, rows: list[tuple[int, int]], label: str) -> C
     storage = LocalStorage(folder)
     place = Place(storage, storage.new_attempt(), "stages/2-identify", label * 16)
     sink = TableOutput("hashes", HASHES).open(place)
-    data = [{"doc_id": key(doc_id), "text_hash": key(text), "priority": 0} for doc_id, text in rows]
+    data = [{"doc_id": key(doc_id), "text_hash": key(text), "rank": key(0), "place": 0} for doc_id, text in rows]
     sink.write(pa.RecordBatch.from_pylist(data, schema=HASHES))
     (pending,) = sink.close()
     storage.publish(place.attempt, pending.name, pending.record.path)
@@ -39,10 +39,10 @@ def stage(*runs: LocalStorage) -> GroupStage:
         inputs=tuple(TableOf("2-identify", "hashes", run) for run in runs),
         schema=HASHES,
         key="text_hash",
-        order_by=("priority",),
+        order_by=("rank",),
         identity=("doc_id",),
         buckets=2,
-        reduce=FindDuplicates(),
+        reduce=FindDuplicates("text_hash", "exact_duplicate"),
         outputs=(TableOutput("duplicates", DUPLICATES),),
     )
 

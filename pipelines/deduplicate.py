@@ -1,0 +1,145 @@
+"""What a recipe may say under `deduplicate:`, and the earlier runs that it may name."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from typing import Any
+
+from pipelines.commit import read_commits
+from pipelines.errors import RecipeError
+from pipelines.near_duplicates.presets import PRESETS, Shape
+from pipelines.storage.schemes import open_output
+from pipelines.storage.storage import Storage
+from pipelines.transforms.rank import WIDTHS, Preference
+from pipelines.transforms.rules import RATIO
+from pipelines.transforms.scope import Scope
+
+KEPT_TABLES = ("hashes", "band_keys", "shingle_sets")
+"""What a run leaves about the documents that it kept, for later runs."""
+COMPARED = ("exact", "url", "near")
+"""Settings that two runs must share where one looks for copies of the other's documents."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Near:
+    """Near-duplicates: how candidates are found, and how similar a document must be to a kept one to be removed."""
+
+    preset: str | None = None
+    """A published shape (`near_duplicates/presets.py`); or give `shape`."""
+    shape: Shape | None = None
+    threshold: int = 8_000
+    """Jaccard similarity of the sets of shingles, in 1/10,000."""
+    scope: Scope = "all"
+
+    def __post_init__(self) -> None:
+        """Refuse what names no shape, or two."""
+        if (self.preset is None) == (self.shape is None):
+            raise ValueError(f"give either a preset ({', '.join(PRESETS)}) or a shape (bands, rows, unit, ngram)")
+        if self.preset is not None and self.preset not in PRESETS:
+            raise ValueError(f"preset: found {self.preset!r}, allowed are {', '.join(PRESETS)}")
+        if not 1 <= self.threshold <= RATIO:
+            raise ValueError(f"threshold: found {self.threshold}, allowed are 1 to {RATIO}, in 1/{RATIO:,}")
+
+    @property
+    def minhash(self) -> Shape:
+        """The shape of the signatures."""
+        shape = PRESETS[self.preset] if self.preset is not None else self.shape
+        assert shape is not None
+        return shape
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class OlderRun:
+    """A finished run whose kept documents win against those of this run: where it lies, and what it left."""
+
+    address: str
+    sha256: str
+    """Of the hashes of the files that are read: what is in them counts, not where they lie."""
+    stage: str
+    """The one that wrote them."""
+    generation: int
+    rows: dict[str, int]
+    """Of the tables that are read."""
+
+    @classmethod
+    def of(cls, address: str, settings: dict[str, Any]) -> OlderRun:
+        """Look a run up. Raises `RecipeError` where it left nothing, or was deduplicated by other `settings`."""
+        storage = open_output(address)
+        if not storage.exists("run.json"):
+            raise RecipeError(f"{address}: holds no finished run\nhint: give the folder that `headrace run` wrote")
+        resolved = json.loads(storage.read("recipe.json"))
+        said = resolved.get("deduplicate") or {}
+        if not said.get("for_later_runs"):
+            raise RecipeError(
+                f"{address}: left nothing for later runs\nhint: run its recipe anew with `for_later_runs: true`"
+            )
+        for name in COMPARED:
+            if said[name] != settings[name]:
+                raise RecipeError(
+                    f"{address}: was made with deduplicate.{name} {json.dumps(said[name])}, here it is "
+                    f"{json.dumps(settings[name])}\nhint: use the same settings, keys of others are not comparable"
+                )
+        stage = list(resolved["stages"])[-1]
+        commits = read_commits(storage, f"stages/{stage}").values()
+        files = [file for commit in commits for file in commit.files if file.table in KEPT_TABLES]
+        names = "\n".join(sorted(file.sha256 for file in files))
+        rows = {table: sum(file.rows for file in files if file.table == table) for table in KEPT_TABLES}
+        return cls(address, hashlib.sha256(names.encode()).hexdigest(), stage, said["generation"], rows)
+
+    @property
+    def storage(self) -> Storage:
+        """Where it lies."""
+        return open_output(self.address)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Deduplicate:
+    """Which documents are copies of each other, and which of them stays. At least one kind must be asked for."""
+
+    exact: Scope | None = None
+    """Documents with the same text, within this scope."""
+    url: Scope | None = None
+    """Documents with the same URL, within this scope."""
+    near: Near | None = None
+    prefer: tuple[Preference, ...] = ("source", "quality", "length", "oldest")
+    """What makes a document stay, the most important first; doc_id decides in the end."""
+    older: tuple[OlderRun, ...] = ()
+    """Finished runs whose kept documents stay, read only."""
+    for_later_runs: bool = False
+    """Whether hashes, band keys and shingle sets of kept documents are written, for `older` of another run."""
+    expect_removed: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    """By source, the least and the largest share of its documents that may be copies, in 1/10,000: else the run stops.
+    It changes no byte of the output, and so is no part of the recipe's fingerprint."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that ask for nothing or that contradict each other."""
+        if self.exact is None and self.url is None and self.near is None:
+            raise ValueError("asks for nothing: give exact, url or near")
+        if not self.prefer or len({word.replace("newest", "oldest") for word in self.prefer}) < len(self.prefer):
+            raise ValueError(
+                f"prefer: found {', '.join(self.prefer) or 'nothing'}, allowed are {', '.join(WIDTHS)}, each once, "
+                "and one of oldest and newest"
+            )
+        for source, (least, most) in self.expect_removed.items():
+            if not 0 <= least <= most <= RATIO:
+                raise ValueError(
+                    f"expect_removed.{source}: found {least} to {most}, allowed are 0 to {RATIO}, in 1/{RATIO:,}"
+                )
+
+    @property
+    def generation(self) -> int:
+        """0 without older runs, else one more than the largest of theirs."""
+        return 1 + max((run.generation for run in self.older), default=-1)
+
+    def resolved(self) -> dict[str, Any]:
+        """Return what decides about the output, as plain data."""
+        fields = dataclasses.asdict(self)
+        del fields["expect_removed"]
+        if self.near is not None:
+            del fields["near"]["preset"]
+            fields["near"]["shape"] = dataclasses.asdict(self.near.minhash)
+        fields["prefer"] = list(self.prefer)
+        fields["older"] = [{key: value for key, value in run.items() if key != "address"} for run in fields["older"]]
+        return fields | {"generation": self.generation}
