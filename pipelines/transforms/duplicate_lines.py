@@ -83,7 +83,7 @@ class LineHashes:
     """How many equal paragraphs stay."""
     min_characters: int = 60
     """Shorter lines and paragraphs are never cut as such: headings, names, answers and lines of code recur rightly. 60
-    characters are about the 10 words that FineWeb tried: of 10 words real lines have 58 to 64 at the median."""
+    characters are about the 10 words that FineWeb tried: real lines of 10 words have a median of 58 to 64."""
     scope: Scope = "all"
     gone: np.ndarray | None = dataclasses.field(default=None, compare=False, repr=False)
 
