@@ -40,7 +40,7 @@ def _shared_counts(
         other, other_end = second_offsets[second_rows[pair]], second_offsets[second_rows[pair] + 1]
         num = 0
         while at < end and other < other_end:  # no branch but the loop's: which hash is less cannot be foreseen
-            one, two = first_hashes[at], second_hashes[other]
+            one, two = first_hashes[np.uint64(at)], second_hashes[np.uint64(other)]
             num += one == two
             at += one <= two
             other += two <= one

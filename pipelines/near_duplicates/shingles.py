@@ -45,10 +45,12 @@ UNITS = MOST_NGRAM + CHUNK + 4
 STEP = CHUNK + 4
 """Most shingles that `read_shingles` writes."""
 
-BUCKET_BITS = 11
-MOST_BUCKETS = 1 << BUCKET_BITS
+DIGIT = 11
+"""Bits by which hashes are sorted at a time."""
+MOST_DIGITS = 1 << DIGIT
+LAST_DIGIT = np.uint64(MOST_DIGITS - 1)
 FEW = 32
-"""Hashes of a bucket that are sorted by insertion."""
+"""Hashes of a bucket that are still sorted by insertion."""
 
 
 @cache
@@ -88,8 +90,7 @@ def shingle_sets(text: pa.Array, unit: str, ngram: int) -> tuple[np.ndarray, np.
     """Return the sets of shingles of a `large_string` column: offsets int64 (rows + 1,), hashes uint64.
 
     Row r has `hashes[offsets[r]:offsets[r + 1]]`, ascending and distinct; a null row is read as empty. The cost is
-    linear in the text but for the sorting. Raises `RecipeError` for a unit other than "word" and "character" and for
-    `ngram` out of range.
+    linear in the text. Raises `RecipeError` for a unit other than "word" and "character", and for `ngram` out of range.
     """
     check_shingles(unit, ngram)
     offsets, data = text_view(text)
@@ -104,7 +105,7 @@ def _shingle_sets(
 ) -> np.ndarray:
     units, power = np.zeros(UNITS, np.uint64), base_power(ngram)
     hashes = np.empty(STEP + (offsets[-1] - offsets[0]) // 4, np.uint64)
-    sorting, counts = np.empty(STEP, np.uint64), np.empty(MOST_BUCKETS + 1, np.int64)
+    sorting, counts = np.empty(STEP, np.uint64), np.empty(MOST_DIGITS, np.int64)
     num = 0
     for row in range(len(offsets) - 1):
         at, end, seen, rolled, inside, first = offsets[row], offsets[row + 1], 0, np.uint64(0), False, num
@@ -130,44 +131,65 @@ def _sort_distinct(hashes: np.ndarray, first: int, num: int, sorting: np.ndarray
     """Sort `hashes[first:num]` and leave each once; returns where they end.
 
     Hashes are uniform: among about as many buckets as there are hashes, chosen by the upper bits, each has one or two,
-    and insertion has little left to do. A bucket with many (a text that says the same again and again, or was made to
-    collide) is sorted as such.
+    and insertion has little left to do. Where a bucket has many (a long text, one that says the same again and again,
+    one that was made to collide), the text's hashes are sorted digit by digit, which costs the same for all.
     """
-    bits = 0
-    while bits < BUCKET_BITS and 1 << bits < num - first:
+    bits = 1
+    while bits < DIGIT and 1 << bits < num - first:
         bits += 1
-    buckets, shift = 1 << bits, np.uint64(63 - bits)  # one bit more is shifted by itself: 64 at a time is undefined
-    for k in range(buckets + 1):
-        counts[k] = 0
-    for k in range(first, num):
-        bucket = hashes[np.uint64(k)] >> shift >> np.uint64(1)
-        counts[bucket + np.uint64(1)] += 1
-    for k in range(buckets):
-        counts[np.uint64(k + 1)] += counts[np.uint64(k)]
-    for k in range(first, num):
-        value = hashes[np.uint64(k)]
-        bucket = value >> shift >> np.uint64(1)
-        sorting[np.uint64(counts[bucket])] = value
-        counts[bucket] += 1
-    start = 0
-    for k in range(buckets):
-        stop = counts[np.uint64(k)]
-        if stop - start > FEW:
-            sorting[start:stop].sort()
-        start = stop
+    shift = np.uint64(64 - bits)
+    most = _count_digits(hashes, first, num, shift, counts, 1 << bits)
+    if most <= FEW:
+        _move_by_digit(hashes, first, num, shift, counts, sorting, 0)
+        for k in range(num - first):
+            value, to = sorting[np.uint64(k)], k
+            while to > 0 and sorting[np.uint64(to - 1)] > value:
+                sorting[np.uint64(to)] = sorting[np.uint64(to - 1)]
+                to -= 1
+            sorting[np.uint64(to)] = value
+    else:
+        for k in range(num - first):
+            sorting[np.uint64(k)] = hashes[np.uint64(first + k)]
+        for digit in range(0, 64, 2 * DIGIT):  # there and back
+            _count_digits(sorting, 0, num - first, np.uint64(digit), counts, MOST_DIGITS)
+            _move_by_digit(sorting, 0, num - first, np.uint64(digit), counts, hashes, first)
+            _count_digits(hashes, first, num, np.uint64(digit + DIGIT), counts, MOST_DIGITS)
+            _move_by_digit(hashes, first, num, np.uint64(digit + DIGIT), counts, sorting, 0)
     place, last = first, np.uint64(0)
-    for k in range(num - first):
-        value, to = sorting[np.uint64(k)], k
-        while to > 0 and sorting[np.uint64(to - 1)] > value:
-            sorting[np.uint64(to)] = sorting[np.uint64(to - 1)]
-            to -= 1
-        sorting[np.uint64(to)] = value
     for k in range(num - first):
         value = sorting[np.uint64(k)]
         hashes[np.uint64(place)] = value
         place += k == 0 or value != last
         last = value
     return place
+
+
+@numba.njit(nogil=True, cache=True)
+def _count_digits(hashes: np.ndarray, first: int, num: int, shift: Any, counts: np.ndarray, digits: int) -> int:
+    """Write where those of `hashes[first:num]` with each of the digits begin, from 0; returns the largest number."""
+    for k in range(digits):
+        counts[k] = 0
+    for k in range(first, num):
+        counts[(hashes[np.uint64(k)] >> shift) & LAST_DIGIT] += 1
+    begin, most = 0, 0
+    for k in range(digits):
+        count = counts[k]
+        counts[k] = begin
+        begin += count
+        most = max(most, count)
+    return most
+
+
+@numba.njit(nogil=True, cache=True)
+def _move_by_digit(
+    hashes: np.ndarray, first: int, num: int, shift: Any, counts: np.ndarray, moved: np.ndarray, to: int
+) -> None:
+    """Move `hashes[first:num]` to `moved[to:]`, ordered by a digit and else as they are."""
+    for k in range(first, num):
+        value = hashes[np.uint64(k)]
+        digit = (value >> shift) & LAST_DIGIT
+        moved[np.uint64(to + counts[digit])] = value
+        counts[digit] += 1
 
 
 @numba.njit(nogil=True, cache=True, inline="always")

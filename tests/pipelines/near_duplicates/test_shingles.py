@@ -192,8 +192,13 @@ def test_texts_as_long_as_a_chunk(unit: str, around: int) -> None:
 
 
 def test_long_texts_and_texts_that_repeat_themselves() -> None:
-    """More hashes than buckets, and buckets of the same hash again and again."""
-    rows = [" ".join(str(k) for k in range(20_000)), "ham spam " * 20_000, "a", "ham " * 10_000 + "spam " * 9_000]
+    """Some hashes for each bucket, too many for each, and buckets of the same hash again and again."""
+    rows = [
+        *(" ".join(str(k) for k in range(num)) for num in (20_000, 90_000)),
+        "ham spam " * 20_000,
+        "a",
+        "ham " * 10_000 + "spam " * 9_000,
+    ]
     assert sets_of(list(rows), "word", 2) == [sorted(set(places(text, "word", 2))) for text in rows]
 
 
