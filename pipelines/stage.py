@@ -15,8 +15,7 @@ from pipelines.schema import REJECTS
 from pipelines.sinks.sink import Output
 from pipelines.sources.source import Reader
 from pipelines.storage.storage import ReadStorage, Storage
-from pipelines.transform import Transform
-from pipelines.transforms.rules import RuleFilter
+from pipelines.transform import EMPTY_SCHEMA, Transform
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -75,12 +74,12 @@ class MapStage:
 
     @property
     def rejects(self) -> pa.Schema:
-        """Of the documents that stop here: `REJECTS`, and what the filters of any chain leave of their measuring."""
+        """Of the documents that stop here: `REJECTS`, and the `value_columns` of the transforms of any chain."""
         fields = {field.name: field for field in REJECTS}
         for chain in self.chains.values():
             for transform in chain.transforms:
-                if isinstance(transform, RuleFilter):
-                    fields |= {field.name: field for field in transform.value_columns}
+                left: pa.Schema = getattr(transform, "value_columns", EMPTY_SCHEMA)
+                fields |= {field.name: field for field in left}
         return pa.schema(fields.values())
 
 

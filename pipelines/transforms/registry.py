@@ -6,6 +6,7 @@ from typing import Any
 
 from pipelines.transforms.c4 import C4Quality
 from pipelines.transforms.code_quality import CodeQuality
+from pipelines.transforms.contamination import Contamination
 from pipelines.transforms.conversation_quality import ConversationQuality
 from pipelines.transforms.extract import Extract
 from pipelines.transforms.fineweb import FineWebQuality
@@ -34,5 +35,6 @@ TRANSFORMS: dict[str, type[Any]] = {
     Pii.name: Pii,
     Quality.name: Quality,
     Licence.name: Licence,
+    Contamination.name: Contamination,
 }
 """The class for each word under `transforms:`; its fields are the keys that the recipe may set."""

@@ -24,6 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from contamination_indexes import QUESTIONS, small_index
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made import GERMAN, PAGES, PROSE
@@ -43,6 +44,7 @@ from pipelines.storage.local import LocalStorage
 from pipelines.transform import Transform
 from pipelines.transforms.c4 import C4Quality
 from pipelines.transforms.code_quality import CodeQuality
+from pipelines.transforms.contamination import Contamination
 from pipelines.transforms.conversation_quality import ConversationQuality
 from pipelines.transforms.encode import Encode
 from pipelines.transforms.exact import DUPLICATES, ExactDuplicate, TextHash, UrlDuplicate, UrlHash
@@ -309,6 +311,20 @@ def counted() -> pa.Table:
         [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), SCORES, strict=True)],
         schema=SCORES,
     )
+@cache
+def contaminated() -> pa.RecordBatch:
+    """Items alone, within prose, twice, and almost; the turns of conversations around them."""
+    long, whole, german = QUESTIONS.values()
+    turns = [{"role": "user", "start": 0, "end": len(long), "weight": 0}]
+    made = [
+        document(long, natural_key="long", turns=turns),
+        document(f"{PROSE} {whole}\n{long.upper()}", natural_key="two"),
+        document(f"{german} {german} {german}", natural_key="thrice"), document(whole[:-8], natural_key="almost"),
+        document(long.replace("wheel", "mill"), natural_key="edited"), document(None, natural_key="null"),
+    ]  # fmt: skip
+    return pa.concat_batches([batch_of(made), texts(), batch_of(made[:3])])
+
+
 
 
 BY_EXTENSION = {"fsh": {"max_longest_line": 5}, "md": {"max_encoded": None, "min_alphanumeric": 9_000}}
@@ -412,6 +428,10 @@ CASES: dict[str, list[Case]] = {
     ],
     "near_duplicate": [Case(NearDuplicate(8_000).bind(edges()), texts)],
     "exact_duplicate": [
+    "contamination": [
+        Case(Contamination(index=small_index()), contaminated),
+        Case(Contamination(index=small_index(), action="cut", threshold=9_500), contaminated),
+    ],
         Case(ExactDuplicate().bind({"duplicates": duplicates()}), hashed),
         Case(ExactDuplicate().bind({"duplicates": DUPLICATES.empty_table()}), hashed),
     ],
@@ -509,7 +529,7 @@ def test_the_cases_show_verdicts_of_every_kind():
         "conversation_quality.max_misplaced_turns", "conversation_quality.max_empty_turns",
         "conversation_quality.max_repeated_turns", "conversation_quality.max_broken_tool_calls",
         "conversation_quality.max_refusals",
-        "pii.max_hits", "quality.min_score", "quality.keep_top",
+        "contamination.contaminated", "pii.max_hits", "quality.min_score", "quality.keep_top",
         "licence.not_allowed", "licence.unknown", "rights.noai", "rights.tdm_reservation", "rights.opt_out",
         "rights.takedown", "rights.noarchive", "url_rules.kept_out", "url_rules.blocked_domain",
         "url_rules.blocked_url", "url_rules.strict_word", "url_rules.hard_word", "url_rules.soft_words",

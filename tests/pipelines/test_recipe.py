@@ -32,6 +32,7 @@ from pipelines.sources.source_code import Code
 from pipelines.sources.tables import Table
 from pipelines.storage.local import LocalStorage
 from pipelines.transforms.c4 import C4Quality
+from pipelines.transforms.contamination import Contamination
 from pipelines.transforms.extract import Extract
 from pipelines.transforms.fineweb import FineWebQuality
 from pipelines.transforms.given_files import GivenFile, given_files
@@ -424,7 +425,9 @@ def test_every_field_round_trips(write, tmp_path):
     root, limit = recipe.sources[0].root, 9
     classes = (Extract, Language, GopherQuality, GopherRepetition, FineWebQuality, RefinedWebLines, Pii)
     (tmp_path / "words").write_text("bad\n")
-    steps = (*(varied(cls) for cls in classes), varied(C4Quality, bad_words=GivenFile.of(tmp_path / "words")))
+    given = GivenFile.of(tmp_path / "words")
+    contamination = varied(Contamination, index=given, action="cut")
+    steps = (*(varied(cls) for cls in classes), varied(C4Quality, bad_words=given), contamination)
     sources = [
         (varied(CommonCrawl, limit=limit), steps),
         (varied(Code, name="code", repository="r", limit=limit), ()),

@@ -1,0 +1,1 @@
+"""Decontamination: an index of evaluation items, and where texts repeat them. See docs/decontamination.md."""
