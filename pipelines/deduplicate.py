@@ -12,6 +12,7 @@ from pipelines.errors import RecipeError
 from pipelines.near_duplicates.presets import PRESETS, Shape
 from pipelines.storage.schemes import open_output
 from pipelines.storage.storage import Storage
+from pipelines.transforms.duplicate_lines import LineHashes
 from pipelines.transforms.rank import WIDTHS, Preference
 from pipelines.transforms.rules import RATIO
 from pipelines.transforms.scope import Scope
@@ -48,6 +49,25 @@ class Near:
         shape = PRESETS[self.preset] if self.preset is not None else self.shape
         assert shape is not None
         return shape
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Passages:
+    """Lines and paragraphs that many documents share: how many of equal ones stay (see `duplicate_lines.py`)."""
+
+    lines: int | None = None
+    paragraphs: int | None = None
+    min_characters: int = 60
+    """Shorter ones are left alone."""
+    scope: Scope = "all"
+
+    def __post_init__(self) -> None:
+        """Refuse counts that would cut every line, or nothing at all."""
+        self.step()
+
+    def step(self) -> LineHashes:
+        """Return the step that hashes them."""
+        return LineHashes(self.lines, self.paragraphs, self.min_characters, self.scope)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -103,6 +123,8 @@ class Deduplicate:
     url: Scope | None = None
     """Documents with the same URL, within this scope."""
     near: Near | None = None
+    passages: Passages | None = None
+    """Lines and paragraphs, cut out of the documents that stay."""
     prefer: tuple[Preference, ...] = ("source", "quality", "length", "oldest")
     """What makes a document stay, the most important first; doc_id decides in the end."""
     older: tuple[OlderRun, ...] = ()
@@ -115,8 +137,8 @@ class Deduplicate:
 
     def __post_init__(self) -> None:
         """Refuse settings that ask for nothing or that contradict each other."""
-        if self.exact is None and self.url is None and self.near is None:
-            raise ValueError("asks for nothing: give exact, url or near")
+        if not any((self.exact, self.url, self.near, self.passages)):
+            raise ValueError("asks for nothing: give exact, url, near or passages")
         if not self.prefer or len({word.replace("newest", "oldest") for word in self.prefer}) < len(self.prefer):
             raise ValueError(
                 f"prefer: found {', '.join(self.prefer) or 'nothing'}, allowed are {', '.join(WIDTHS)}, each once, "

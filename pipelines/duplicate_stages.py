@@ -12,6 +12,9 @@
     round-NN-propose     group  members of crowded buckets by band, from the second round on
     clusters             group  edges by the kept document: clusters and their sizes
     sort-near-duplicates group  edges by doc_id, bucketed like the documents
+    line-hashes          map    documents that stay -> hashes of their lines and paragraphs
+    find-duplicate-lines group  those by hash: all but the first few of each, as edits
+    sort-edits           group  edits by doc_id
 
 Rounds go on until nobody is undecided: how many there are is a matter of the data, and they share a number, so that
 the names of all other stages do not depend on it.
@@ -24,7 +27,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from pipelines.deduplicate import Deduplicate, Near
+from pipelines.deduplicate import Deduplicate, Near, Passages
 from pipelines.near_duplicates import tables
 from pipelines.near_duplicates.ask import Ask
 from pipelines.near_duplicates.clusters import Clusters
@@ -38,6 +41,15 @@ from pipelines.sources.committed import Committed
 from pipelines.stage import Chain, GroupStage, MapStage, Reduce, Side, Stage, TableOf
 from pipelines.storage.storage import Storage
 from pipelines.transform import Transform
+from pipelines.transforms.duplicate_lines import (
+    GONE,
+    LINE_EDITS,
+    LINE_HASHES,
+    TAKEN,
+    FindDuplicateLines,
+    RemoveDuplicateLines,
+    line_hash_rows,
+)
 from pipelines.transforms.exact import (
     DUPLICATES,
     HASHES,
@@ -87,6 +99,8 @@ class DuplicateStages:
     sides: list[Side] = dataclasses.field(default_factory=list)
     """Tables of the last stage, and the steps that look documents up in them."""
     judges: list[Transform] = dataclasses.field(default_factory=list)
+    editors: list[Transform] = dataclasses.field(default_factory=list)
+    """Steps behind all judges, and behind what is left of the texts for later runs."""
     last_of_rounds: str | None = None
     """The stage whose table `undecided` says whether another round is needed."""
     number: int = 2
@@ -97,6 +111,8 @@ class DuplicateStages:
         self._exact()
         if self.settings.near is not None:
             self._near(self.settings.near)
+        if self.settings.passages is not None:
+            self._passages(self.settings.passages)
 
     def products(self) -> tuple[tuple[Transform, ...], tuple[Output, ...]]:
         """Return the steps and outputs of the last stage that leave something for later runs."""
@@ -171,6 +187,23 @@ class DuplicateStages:
         self._sort("sort-near-duplicates", edges, tables.NEAR_DUPLICATES)
         self.sides.append(Side(TableOf(clusters, "cluster_sizes"), tables.CLUSTER_SIZES))
         self.judges.append(NearDuplicate(near.threshold))
+
+    def _passages(self, passages: Passages) -> None:
+        gone = tuple(side for side in self.sides if side.given.table in GONE)
+        lines = DerivedOutput("line_hashes", TAKEN, LINE_HASHES, line_hash_rows)
+        hashed = self._map("line-hashes", passages.step(), gone, lines)
+        edits = TableOutput("edits", LINE_EDITS)
+        found = self._group(
+            "find-duplicate-lines", [TableOf(hashed, "line_hashes")], LINE_HASHES, "line_hash",
+            ("rank", "doc_id", "start"), FindDuplicateLines(passages.lines, passages.paragraphs), [edits],
+            ("end", "kind"),
+        )  # fmt: skip
+        sorted_edits = self._group(
+            "sort-edits", [TableOf(found, "edits")], LINE_EDITS, "doc_id", ("start",), SortTable("edits"), [edits],
+            ("end", "reason"),
+        )  # fmt: skip
+        self.sides.append(Side(TableOf(sorted_edits, "edits"), LINE_EDITS))
+        self.editors.append(RemoveDuplicateLines())
 
     def _older(self, table: str) -> list[TableOf]:
         return [TableOf(run.stage, table, run.storage) for run in self.settings.older]

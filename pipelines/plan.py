@@ -125,12 +125,19 @@ def build_plan(recipe: Recipe, output: Storage, rounds: int = 1) -> Plan:
 
 def _tokenize(recipe: Recipe, schema: pa.Schema, found: DuplicateStages | None, output: Storage) -> MapStage:
     shares = _kept_shares(recipe)
+    if shares and found and found.editors:
+        raise RecipeError(
+            f"{recipe.path}: deduplicate.passages: cannot stand beside keep_top of source {shares[0][0]}, which drops "
+            "documents after their lines were compared: the one that holds a line's last copy could go\n"
+            "hint: use min_score, or take the passages in a run of their own"
+        )
     judges, sides = (found.judges, found.sides) if found else ([], [])
     products, tables = found.products() if found else ((), ())
     if shares:
         judges = [*judges, KeepTop(shares)]
         sides = [*sides, Side(TableOf("1-read", SCORES_TABLE), SCORES, bucketed=False)]
-    transforms = (*judges, *products, Encode(recipe.tokenizer.encoding, recipe.tokenizer.encoder))
+    editors = found.editors if found else []
+    transforms = (*judges, *products, *editors, Encode(recipe.tokenizer.encoding, recipe.tokenizer.encoder))
     encoded = schema
     for transform in transforms:
         encoded = with_columns(encoded, transform.adds, transform.drops)

@@ -28,6 +28,7 @@ from typing import ClassVar
 import numba
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.errors import HeadraceError
 from pipelines.schema import DOC_ID, EDITS
@@ -39,6 +40,8 @@ from pipelines.transforms.scope import Scope, scope_hashes
 from pipelines.transforms.spans import count_characters, next_line
 from pipelines.transforms.words import code_point_classes, text_view
 
+GONE = ("duplicates", "near_duplicates")
+"""Tables of documents that are dropped as a whole: what they hold is in others."""
 LINE, PARAGRAPH = 0, 1
 REASONS = ("duplicate_line", "duplicate_paragraph")
 """The edits' words for the two kinds."""
@@ -60,6 +63,8 @@ LINE_HASHES = pa.schema(
         *_LINE_FIELDS[1:],
     ]
 )
+TAKEN = pa.schema([*(LINE_HASHES.field(name) for name in ("doc_id", "rank")), LINES_COLUMN])
+"""What `LINE_HASHES` are made of."""
 LINE_EDITS = pa.schema(
     [
         *EDITS,
@@ -70,7 +75,7 @@ LINE_EDITS = pa.schema(
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LineHashes:
-    """Adds the hashes of lines and paragraphs; documents that the side table `duplicates` names get none."""
+    """Adds the hashes of lines and paragraphs; documents that a side table says are duplicates get none."""
 
     name: ClassVar[str] = "line_hashes"
     version: ClassVar[int] = 1
@@ -97,10 +102,9 @@ class LineHashes:
             raise ValueError("lines, paragraphs: both are null\nhint: say for one of them how many equal ones stay")
 
     def bind(self, side: Mapping[str, pa.Table]) -> LineHashes:
-        """Take the table `duplicates` (its column doc_id: the documents that go), where the stage has one."""
-        if "duplicates" not in side:
-            return self
-        return dataclasses.replace(self, gone=np.sort(_ids(side["duplicates"].column("doc_id").combine_chunks())))
+        """Take the tables of documents that go (their column doc_id), those of `GONE` that the stage has."""
+        gone = [_ids(side[table].column("doc_id").combine_chunks()) for table in GONE if table in side]
+        return dataclasses.replace(self, gone=np.sort(np.concatenate(gone))) if gone else self
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Hash; a null text has no lines."""
@@ -135,6 +139,15 @@ class LineHashes:
     def evidence(self, batch: pa.RecordBatch) -> list[list[Evidence]]:
         """It has no rule."""
         return [[] for _ in range(batch.num_rows)]
+
+
+def line_hash_rows(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return a row of `LINE_HASHES` for each line and paragraph of documents, in the order of their texts."""
+    lists = batch.column(LINES_COLUMN.name)
+    items, parents = pc.list_flatten(lists), pc.list_parent_indices(lists)
+    columns = {field.name: items.field(place) for place, field in enumerate(items.type)}
+    columns |= {name: batch.column(name).take(parents) for name in ("rank", "doc_id")}
+    return pa.RecordBatch.from_arrays([columns[name] for name in LINE_HASHES.names], schema=LINE_HASHES)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -46,6 +46,13 @@ from pipelines.transforms.c4 import C4Quality
 from pipelines.transforms.code_quality import CodeQuality
 from pipelines.transforms.contamination import Contamination
 from pipelines.transforms.conversation_quality import ConversationQuality
+from pipelines.transforms.duplicate_lines import (
+    LINE_EDITS,
+    FindDuplicateLines,
+    LineHashes,
+    RemoveDuplicateLines,
+    line_hash_rows,
+)
 from pipelines.transforms.encode import Encode
 from pipelines.transforms.exact import DUPLICATES, ExactDuplicate, TextHash, UrlDuplicate, UrlHash
 from pipelines.transforms.extract import Extract
@@ -154,6 +161,17 @@ def ranked() -> pa.RecordBatch:
     """Texts of which some have a score and a date."""
     scores = pa.array([None if row % 5 == 0 else row * 37 % 10_001 for row in range(texts().num_rows)], SCORE.type)
     return texts().append_column(SCORE, scores)
+
+
+@cache
+def line_edits() -> pa.Table:
+    """All but the first two of equal lines, and paragraphs but the first, are cut."""
+    hashed = LineHashes(2, 1, 20)(Rank(0)(texts()))
+    rows = pa.Table.from_batches([line_hash_rows(hashed)])
+    order = [(name, "ascending") for name in ("line_hash", "rank", "doc_id", "start", "end", "kind")]
+    found = FindDuplicateLines(2, 1)(iter(rows.sort_by(order).combine_chunks().to_batches()))
+    edits = pa.Table.from_batches([tables["edits"] for tables in found], LINE_EDITS)
+    return edits.sort_by([(name, "ascending") for name in ("doc_id", "start", "end", "reason")])
 
 
 @cache
@@ -294,6 +312,20 @@ def addressed() -> pa.RecordBatch:
 
 
 @cache
+def contaminated() -> pa.RecordBatch:
+    """Items alone, within prose, twice, and almost; the turns of conversations around them."""
+    long, whole, german = QUESTIONS.values()
+    turns = [{"role": "user", "start": 0, "end": len(long), "weight": 0}]
+    made = [
+        document(long, natural_key="long", turns=turns),
+        document(f"{PROSE} {whole}\n{long.upper()}", natural_key="two"),
+        document(f"{german} {german} {german}", natural_key="thrice"), document(whole[:-8], natural_key="almost"),
+        document(long.replace("wheel", "mill"), natural_key="edited"), document(None, natural_key="null"),
+    ]  # fmt: skip
+    return pa.concat_batches([batch_of(made), texts(), batch_of(made[:3])])
+
+
+@cache
 def scored() -> pa.RecordBatch:
     """Texts with their quality, and some that nobody scored."""
     batch = Quality(model=small_model())(texts())
@@ -311,20 +343,6 @@ def counted() -> pa.Table:
         [pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), SCORES, strict=True)],
         schema=SCORES,
     )
-@cache
-def contaminated() -> pa.RecordBatch:
-    """Items alone, within prose, twice, and almost; the turns of conversations around them."""
-    long, whole, german = QUESTIONS.values()
-    turns = [{"role": "user", "start": 0, "end": len(long), "weight": 0}]
-    made = [
-        document(long, natural_key="long", turns=turns),
-        document(f"{PROSE} {whole}\n{long.upper()}", natural_key="two"),
-        document(f"{german} {german} {german}", natural_key="thrice"), document(whole[:-8], natural_key="almost"),
-        document(long.replace("wheel", "mill"), natural_key="edited"), document(None, natural_key="null"),
-    ]  # fmt: skip
-    return pa.concat_batches([batch_of(made), texts(), batch_of(made[:3])])
-
-
 
 
 BY_EXTENSION = {"fsh": {"max_longest_line": 5}, "md": {"max_encoded": None, "min_alphanumeric": 9_000}}
@@ -410,6 +428,10 @@ CASES: dict[str, list[Case]] = {
         Case(Licence(), licensed),
         Case(Licence(allow=("permissive", "CC-BY-4.0"), unknown="drop", mentions=True), licensed),
     ],
+    "contamination": [
+        Case(Contamination(index=small_index()), contaminated),
+        Case(Contamination(index=small_index(), action="cut", threshold=9_500), contaminated),
+    ],
     "text_hash": [Case(TextHash(), texts), Case(TextHash("source"), texts)],
     "url_hash": [Case(UrlHash(), texts), Case(UrlHash("language"), texts)],
     "rank": [
@@ -426,12 +448,13 @@ CASES: dict[str, list[Case]] = {
         Case(ShingleSets("word", 5), texts),
         Case(ShingleSets("character", 24).bind({"wanted": duplicates().select(["doc_id"])}), texts),
     ],
+    "line_hashes": [
+        Case(LineHashes(2, 1, 20), lambda: Rank(0)(texts())),
+        Case(LineHashes(1, None, 5, "source").bind({"duplicates": duplicates()}), lambda: Rank(0)(texts())),
+    ],
+    "duplicate_lines": [Case(RemoveDuplicateLines().bind({"edits": line_edits()}), texts)],
     "near_duplicate": [Case(NearDuplicate(8_000).bind(edges()), texts)],
     "exact_duplicate": [
-    "contamination": [
-        Case(Contamination(index=small_index()), contaminated),
-        Case(Contamination(index=small_index(), action="cut", threshold=9_500), contaminated),
-    ],
         Case(ExactDuplicate().bind({"duplicates": duplicates()}), hashed),
         Case(ExactDuplicate().bind({"duplicates": DUPLICATES.empty_table()}), hashed),
     ],

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from runs import REPOSITORY, SHARED
 
-from pipelines.deduplicate import Deduplicate, Near, OlderRun
+from pipelines.deduplicate import Deduplicate, Near, OlderRun, Passages
 from pipelines.errors import RecipeError
 from pipelines.near_duplicates.presets import Shape
 from pipelines.plan import build_plan
@@ -131,7 +131,7 @@ WRONG = [
     ("tokenizer", None, ["tokenizer: found None", "a mapping with encoding, encoder"]),
     ("output", [], ["output: found []", "a mapping with buckets, partition_by"]),
     ("deduplicate", True, ["deduplicate: found True", "a mapping with exact"]),
-    ("deduplicate", {}, ["deduplicate", "asks for nothing", "exact, url"]),
+    ("deduplicate", {}, ["deduplicate", "asks for nothing", "exact, url, near or passages"]),
     # sources
     ("sources", ..., ["sources: found None", "is required"]),
     ("sources", {}, ["sources: found {}", "at least one source"]),
@@ -442,6 +442,7 @@ def test_every_field_round_trips(write, tmp_path):
                 exact="source",
                 url="all",
                 near=Near(shape=Shape(3, 4, "character", 7, 9), threshold=7_000, scope="language"),
+                passages=Passages(lines=6, paragraphs=1, min_characters=40, scope="source"),
                 prefer=("newest", "length"),
                 older=(OlderRun("the run with sha256 1a", "1a", "7-tokenize", 2, {"hashes": 5}),),
                 for_later_runs=True,

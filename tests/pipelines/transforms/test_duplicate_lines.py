@@ -17,7 +17,7 @@ from pipelines.commit import Commit, CommittedTable
 from pipelines.engines.datatrove import DatatroveEngine
 from pipelines.errors import HeadraceError
 from pipelines.schema import CORE, DOC_ID, IDENTITY
-from pipelines.sinks.exploded import ExplodedOutput
+from pipelines.sinks.derived import DerivedOutput
 from pipelines.sinks.sink import Output, Place
 from pipelines.sinks.tables import TableOutput, read_table
 from pipelines.sources.committed import Committed
@@ -27,11 +27,12 @@ from pipelines.transform import Transform
 from pipelines.transforms.duplicate_lines import (
     LINE_EDITS,
     LINE_HASHES,
-    LINES_COLUMN,
     REASONS,
+    TAKEN,
     FindDuplicateLines,
     LineHashes,
     RemoveDuplicateLines,
+    line_hash_rows,
 )
 from pipelines.transforms.exact import SortTable
 from pipelines.transforms.scope import Scope
@@ -463,7 +464,8 @@ def run_through_engine(
                 SortTable("documents"), (TableOutput("documents", batch.schema),),
             ),
         )  # fmt: skip
-        hashed = run.map("3-lines", documents, hashes, ExplodedOutput("line_hashes", LINE_HASHES, LINES_COLUMN))
+        lines = DerivedOutput("line_hashes", TAKEN, LINE_HASHES, line_hash_rows)
+        hashed = run.map("3-lines", documents, hashes, lines)
         found = run.group(
             hashed,
             GroupStage(
