@@ -18,6 +18,7 @@ COMMANDS = {
     "report": "mixtures.report.cli:report",
     "train": "trainer_bridge.moe.cli:train",
     "train-extractor": "pipelines.main_content.training.cli:train_extractor",
+    "contamination-index": "pipelines.contamination.cli:contamination_index",
     "train-classifier": "pipelines.quality_classifier.cli:train_classifier",
 }
 

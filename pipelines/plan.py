@@ -19,6 +19,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipelines.contamination.canaries import Canaries
 from pipelines.duplicate_stages import DOCUMENTS, IDENTIFY, DuplicateStages, hashing
 from pipelines.errors import RecipeError
 from pipelines.quality_classifier.model import SCORE_ONE
@@ -31,6 +32,7 @@ from pipelines.sources.committed import Committed
 from pipelines.stage import Chain, GroupStage, MapStage, Side, Stage, TableOf
 from pipelines.storage.storage import Storage
 from pipelines.transform import Transform
+from pipelines.transforms.contamination import Contamination
 from pipelines.transforms.encode import Encode
 from pipelines.transforms.exact import HASHES, SameKey
 from pipelines.transforms.given_files import given_fields
@@ -38,6 +40,7 @@ from pipelines.transforms.quality import SCORES, SCORES_TABLE, KeepTop, Quality
 from tokenizer.encodings import ENCODINGS
 
 RECIPE_FORMAT = 1
+CANARY_PREFIX = "canary-"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -60,6 +63,13 @@ class Plan:
     def resolved_json(self) -> bytes:
         """Return the resolved recipe's file."""
         return (json.dumps(self.resolved, indent=1, ensure_ascii=False) + "\n").encode()
+
+    @property
+    def canaries(self) -> dict[str, Canaries]:
+        """The sources of canaries, by name: what they hold must be dropped by the first stage."""
+        first = self.stages[0]
+        assert isinstance(first, MapStage)
+        return {name: chain.source for name, chain in first.chains.items() if isinstance(chain.source, Canaries)}
 
     @property
     def document_stages(self) -> list[str]:
@@ -94,6 +104,7 @@ def build_plan(recipe: Recipe, output: Storage, rounds: int = 1) -> Plan:
         entry.source.name: Chain(entry.source, entry.root.open(), _transforms(recipe, place, entry))
         for place, entry in enumerate(recipe.sources)
     }
+    chains |= _canaries(recipe)
     read_schema = _schema_after(recipe, chains)
     scores = (HistogramOutput(SCORES_TABLE, SCORES, SCORE_ONE + 1),) if _kept_shares(recipe) else ()
     hashes = (TableOutput("hashes", HASHES),) if recipe.deduplicate else ()
@@ -121,6 +132,22 @@ def build_plan(recipe: Recipe, output: Storage, rounds: int = 1) -> Plan:
     stages.append(_tokenize(recipe, read_schema, found, output))
     resolved = _resolved(recipe, stages) if rounds == 1 else build_plan(recipe, output).resolved
     return Plan(recipe, tuple(stages), resolved, rounds, found.last_of_rounds if found else None)
+
+
+def _canaries(recipe: Recipe) -> dict[str, Chain]:
+    """Return a source of canaries for each source that is searched for evaluation items: they must all be found."""
+    chains = {}
+    for place, entry in enumerate(recipe.sources):
+        searches = [step for step in entry.transforms if isinstance(step, Contamination)]
+        for step in searches:
+            name = f"{CANARY_PREFIX}{entry.source.name}"
+            if name in (other.source.name for other in recipe.sources):
+                raise RecipeError(
+                    f"{recipe.path}: sources.{name}: is what the canaries of {entry.source.name} are called"
+                )
+            dropping = dataclasses.replace(step, action="drop")
+            chains[name] = Chain(Canaries(name, dropping), entry.root.open(), (dropping, *_hashing(recipe, place)))
+    return chains
 
 
 def _tokenize(recipe: Recipe, schema: pa.Schema, found: DuplicateStages | None, output: Storage) -> MapStage:

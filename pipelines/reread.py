@@ -40,10 +40,10 @@ def read_again(run: FinishedRun, rows: Sequence[Row]) -> list[pa.RecordBatch]:
         by_source[row["source"]][place] = row
     for name, wanted in by_source.items():
         chain = first_stage(run).chains[name]
-        source = next(entry.source for entry in run.plan.recipe.sources if entry.source.name == name)
+        source = chain.source
         if isinstance(source, CommonCrawl):
             found |= {place: _by_offset(source, chain.storage, row) for place, row in wanted.items()}
-        else:
+        elif isinstance(source, Source):
             found |= _by_split(source, chain, wanted)
     return [found[place] for place in range(len(rows))]
 
@@ -70,7 +70,7 @@ def _by_split(source: Source, chain: Chain, wanted: dict[int, Row]) -> dict[int,
     found: dict[int, pa.RecordBatch] = {}
     paths = {row["origin_path"] for row in wanted.values()}
     for split in source.splits(chain.storage):
-        if not paths & {file.path for file in split.files} or len(found) == len(wanted):
+        if (split.files and not paths & {file.path for file in split.files}) or len(found) == len(wanted):
             continue
         for batch in source.read(split, chain.storage, BatchLimits(), RawAccount()):
             for place, row in wanted.items():

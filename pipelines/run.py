@@ -18,12 +18,13 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.commit import Commit, CommittedTable, FileRecord, commit_path, faults_of, read_commits
+from pipelines.contamination.canaries import check_canaries
 from pipelines.engines.engine import Engine, Report, StageResult, sweep
 from pipelines.errors import HeadraceError, OutputError
 from pipelines.ledger import check_stages, check_tables, to_parquet, to_table
 from pipelines.manifests import LEDGER_FILE, write_manifests
 from pipelines.near_duplicates.propose import PROPOSERS
-from pipelines.plan import DOCUMENTS, Plan, build_plan
+from pipelines.plan import CANARY_PREFIX, DOCUMENTS, Plan, build_plan
 from pipelines.recipe import Root
 from pipelines.removal_alarm import check_removed
 from pipelines.sinks.tables import read_table
@@ -97,8 +98,9 @@ def list_splits(plan: Plan) -> dict[str, list[Split]]:
     """Return the raw splits of every source of the recipe. Reads listings (and footers of tables), no data."""
     first = plan.stages[0]
     assert isinstance(first, MapStage)
+    sources = [entry.source for entry in plan.recipe.sources]
     return {
-        entry.source.name: entry.source.splits(first.chains[entry.source.name].storage) for entry in plan.recipe.sources
+        source.name: source.splits(first.chains[source.name].storage) for source in (*sources, *plan.canaries.values())
     }
 
 
@@ -226,6 +228,10 @@ def _run_stages(
         for stage in plan.stages:
             if stage is plan.stages[-1]:
                 check_removed(plan, {name: result.commits for name, result in results.items()}, output)
+            if stage is plan.stages[1]:
+                entries = [entry for commit in results[plan.stages[0].name].commits for entry in commit.entries]
+                for source in plan.canaries:
+                    check_canaries(entries, source)
             if stage.name not in results:
                 results[stage.name] = _run_stage(stage, plan, splits, results, output, engine, report)
             if stage.name == plan.last_of_rounds and num_undecided(results[stage.name].commits):
@@ -336,7 +342,7 @@ def _empty_sources(ledger: pa.Table, splits: Mapping[str, list[Split]]) -> list[
     return [
         f"source {name}: every document was dropped or could not be read; its token shards are empty"
         for name, some in splits.items()
-        if some and name not in made
+        if some and name not in made and not name.startswith(CANARY_PREFIX)
     ]
 
 

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.commit import Commit, FileRecord, faults_of
+from pipelines.contamination.canaries import check_canaries
 from pipelines.engines.grouping import bucket_label, bucket_of
 from pipelines.errors import VerifyError
 from pipelines.finished import FinishedRun, open_run
@@ -99,6 +100,8 @@ def _check_ledger(run: FinishedRun) -> str:
     check_stages(ledger, run.plan.document_stages)
     check_tables(ledger, run.plan.tables_between(), run.plan.rows_of_older_runs())
     _check_buckets(run)
+    for source in run.plan.canaries:
+        check_canaries(entries, source)
     for stage in run.plan.document_stages:
         stopped = sum(e.rows for e in entries if e.stage == stage and e.account in ("dropped", "errored", "merged"))
         rejected = sum(record.rows for record in run.files(stage, "rejects"))

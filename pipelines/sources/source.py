@@ -10,7 +10,7 @@ import dataclasses
 import re
 from collections.abc import Iterable, Iterator
 from functools import cache
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
 import pyarrow as pa
@@ -108,6 +108,7 @@ class Reader(Protocol):
         ...
 
 
+@runtime_checkable
 class Source(Reader, Protocol):
     """A reader of raw files. Implementations are frozen dataclasses whose fields are what a recipe may set."""
 

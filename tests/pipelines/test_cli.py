@@ -31,6 +31,7 @@ OPTIONS = {
     "train-extractor": [
         *("--work", "--data", "--output", "-o", "--collection", "-c", "--skip-missing", "--trees", "--help"),
     ],
+    "contamination-index": ["--output", "-o", "--fields", "--help", "NAME=FILE"],
     "train-classifier": [
         *("--output", "-o", "--text-field", "--label-field", "--positive", "--folds", "--seed", "--bits", "--penalty"),
         *("--help", "DATA"),
