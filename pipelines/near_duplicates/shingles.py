@@ -72,12 +72,14 @@ def code_point_forms() -> np.ndarray:
 
 def _fold(point: int) -> int:
     letter = chr(point)
+    lower = letter.lower()
+    if lower == letter and unicodedata.is_normalized("NFKD", letter):  # nearly all, and three times as fast
+        return point
     bases = _bases(_bases(letter).lower())
     if not bases:
         return SKIPPED
     if len(bases) == 1 and unicodedata.category(bases)[0] in "LN":
         return ord(bases)
-    lower = letter.lower()
     return ord(lower) if len(lower) == 1 else point
 
 

@@ -155,7 +155,7 @@ def test_every_code_point_is_folded_as_the_rules_say() -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.none() | texts, max_size=5), st.sampled_from(["word", "character"]), st.integers(1, 64))
-@example(["a b c d e f", None, "", "a b c d e f g"], "word", 5)
+@example(["a b c d", None, "", "a b c d e", "a b c d e f"], "word", 5)
 @example(["漢字 and a", "a"], "character", 3)
 def test_sets_are_those_of_plain_python(rows: list[str | None], unit: str, ngram: int) -> None:
     assert sets_of(rows, unit, ngram) == [sorted(set(places(text or "", unit, ngram))) for text in rows]
