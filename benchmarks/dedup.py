@@ -19,7 +19,7 @@ takes for `Sizes.start` documents is taken off (of rensa, too, what reads and wr
 run on the first documents of the corpus only, as their cost is linear in their number.
 
 Growth: our job on three sizes; the exponent is the slope of log CPU seconds over log documents. Peak memory is that of
-the largest process of each side.
+each side's main process.
 """
 
 from __future__ import annotations

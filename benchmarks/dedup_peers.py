@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import resource
 import subprocess
 import sys
+import tempfile
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import combinations
@@ -19,11 +20,13 @@ DEFAULT_PEERS = HERE.parent / "build/peers"
 LIST = HERE / "peers/dedup.txt"
 BANDS, ROWS, NGRAM = 14, 8, 5
 """datatrove's defaults, which all sides are given."""
+POLL_SECONDS = 0.05
+"""Between two looks at a process's peak of memory."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Process:
-    """A run that has ended: CPU seconds and peak bytes of resident memory (the largest process of its tree)."""
+    """A run that has ended: CPU seconds with its children's, and peak bytes of its own resident memory."""
 
     cpu_seconds: float
     peak_bytes: int
@@ -54,25 +57,32 @@ def peer_python(folder: Path = DEFAULT_PEERS) -> Path:
 
 def run_process(command: Sequence[str | Path], folder: Path, **environment: str) -> Process:
     """Run a command in a folder to its end; an exit status other than 0 ends this program with what it printed."""
-    with subprocess.Popen(
-        list(map(str, command)),
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": "", "HF_HUB_OFFLINE": "1", **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        output = process.stdout.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+    with tempfile.TemporaryFile("w+") as printed:
+        process = subprocess.Popen(
+            list(map(str, command)),
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": "", "HF_HUB_OFFLINE": "1", **environment},
+            stdout=printed,
+            stderr=subprocess.STDOUT,
+        )
+        peak = 0
+        while (ended := os.wait4(process.pid, os.WNOHANG))[0] == 0:
+            peak = max(peak, _peak_bytes(process.pid))
+            time.sleep(POLL_SECONDS)
+        process.returncode = os.waitstatus_to_exitcode(ended[1])
+        printed.seek(0)
+        output = printed.read()
     if process.returncode:
         raise SystemExit(f"{command[0]} failed:\n{output[-4_000:]}")
-    return Process(_seconds(usage), usage.ru_maxrss * 1024, output)
+    return Process(ended[2].ru_utime + ended[2].ru_stime, peak, output)
 
 
-def _seconds(usage: resource.struct_rusage) -> float:
-    return usage.ru_utime + usage.ru_stime
+def _peak_bytes(pid: int) -> int:
+    """Return the most memory that a process has had so far; its `ru_maxrss` would begin with that of this process."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return 0  # it is ending
 
 
 def datatrove(python: Path, inputs: Path, output: Path, *options: str) -> Process:
