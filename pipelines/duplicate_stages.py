@@ -167,7 +167,7 @@ class DuplicateStages:
                 reduce = Propose(generation, first=False)
                 proposed = self._propose(f"round-{number:02d}-propose", members, tables.MEMBERS, reduce)
             given = [TableOf(proposed, "messages"), *told]
-            offered = self._say(f"round-{number:02d}-offer", given, Offer(), [MESSAGES])
+            offered = self._say(f"round-{number:02d}-offer", given, Offer(number == 1), [MESSAGES])
             decided = self._say(
                 f"round-{number:02d}-decide", [TableOf(offered, "messages")], Decide(near.threshold),
                 [

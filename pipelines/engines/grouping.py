@@ -32,6 +32,10 @@ from pipelines.storage.storage import Storage
 
 HELD_BYTES = 64 << 20
 """Scatter sorts this much of its input (and what of a row group comes over it) at a time, in twice as much memory."""
+NARROW = 16
+"""Rows of tables that hold no texts come in batches of so many times the rows of documents."""
+REDUCED_BYTES = 2 << 20
+"""Of a batch that a reduce sees."""
 SCATTER_FORMAT = "runs"
 """Part of every scatter's id, so that what another version scattered is not taken up."""
 READ_STEP, REDUCE_STEP, WRITE_STEP = 0, 1, 2
@@ -219,7 +223,7 @@ def _held(
     size = 0
     for record in files:
         with given.open(record.path) as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
-            for batch in read_batches(parquet, limits.max_rows):
+            for batch in read_batches(parquet, NARROW * limits.max_rows):
                 held.append(batch.cast(stage.schema))
                 size += batch.nbytes
                 del batch  # or it lives on while the held rows are sorted
@@ -259,7 +263,12 @@ def _ordered(
         file = _ScatteredFile(output, record.path)
         found = record.detail["batches"].get(str(bucket.number), [])
         runs += [_ScatteredRun(file, first, stop, largest) for first, stop, largest in found]
-    return merging.merge(runs, stage.schema, _total_order(stage), limits)
+    return merging.merge(runs, stage.schema, _total_order(stage), _reduced_at_once(limits))
+
+
+def _reduced_at_once(limits: BatchLimits) -> BatchLimits:
+    """Return the limits of the batches that a reduce sees: rows of a few bytes in larger numbers than documents."""
+    return BatchLimits(NARROW * limits.max_rows, min(limits.max_bytes, REDUCED_BYTES))
 
 
 @dataclasses.dataclass(slots=True)

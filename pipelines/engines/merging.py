@@ -25,8 +25,8 @@ import pyarrow.compute as pc
 from pipelines.errors import OutputError
 from pipelines.sources.source import BatchLimits
 
-RUN_LIMITS = BatchLimits(max_rows=1024, max_bytes=1 << 20)
-"""Of the batches of a run. A larger row is a batch of its own."""
+RUN_LIMITS = BatchLimits(max_rows=1 << 14, max_bytes=1 << 20)
+"""Of the batches of a run. A larger row is a batch of its own; rows of a few bytes need many for a batch to pay."""
 
 AHEAD = 2
 """Batches buffered of every run: while one is used up, a whole one lies behind it, so a round takes about one a run."""

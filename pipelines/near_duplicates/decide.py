@@ -31,6 +31,7 @@ from pipelines.near_duplicates.tables import (
     NEWS,
     OFFER,
     PAIR,
+    PRECEDED,
     REMOVED,
     STATE,
     UNDECIDED,
@@ -47,31 +48,43 @@ class Offer:
     """Reduce of (doc_id; kind, other, band_key) over `MESSAGES`: what proposers say to those behind them.
 
     Pairs become offers (each once, in however many buckets it was proposed), edges become news; a document's own state
-    and memberships go on to itself.
+    and memberships go on to itself. In the `first` round a document that is preceded by none says that it is kept: it
+    will be, and most of those behind it need not wait for another round.
     """
 
+    first: bool
     name: str = "offer"
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[Mapping[str, pa.RecordBatch]]:
         """Take batches in which a document may span several."""
-        held: pa.RecordBatch | None = None  # the state of the document that the last batch ended in, and its last row
+        held: pa.RecordBatch | None = None  # of the document that the last batch ended in: state, preceded, last row
         for batch in batches:
             rows = batch if held is None else pa.concat_batches([held, batch])
             skipped = len(rows) - len(batch)
-            new = new_keys(rows.column("doc_id"))
             kinds = rows.column("kind").to_numpy()
-            if skipped == 2:
-                new[1] = False
+            new = new_keys(rows.column("doc_id"))
             owner = np.maximum.accumulate(np.where(new, np.arange(len(rows)), 0))
             _check_states(rows, kinds, owner)
             others = words_of(rows.column("other"))
-            repeated = np.zeros(len(rows), bool)
-            repeated[1:] = (others[1:] == others[:-1]).all(axis=1) & ~new[1:] & (kinds[1:] == kinds[:-1])
-            repeated &= kinds == PAIR
-            chosen = np.flatnonzero(~repeated[skipped:]) + skipped
+            dropped = kinds == PRECEDED
+            dropped[1:] |= (
+                (others[1:] == others[:-1]).all(axis=1) & ~new[1:] & (kinds[1:] == PAIR) & (kinds[:-1] == PAIR)
+            )
+            chosen = np.flatnonzero(~dropped[skipped:]) + skipped
             for some in _in_slices(rows, chosen, owner, kinds):
-                yield {"messages": _said(rows, some, owner, kinds)}
-            held = rows.take(pa.array([owner[-1], len(rows) - 1]))
+                yield {"messages": _said(rows, some, owner, kinds, self._states(rows, kinds, owner))}
+            last = owner[-1]
+            preceded = last + np.flatnonzero(kinds[last:] == PRECEDED)[:1]
+            held = rows.take(pa.array(np.concatenate([[last], preceded, [len(rows) - 1]])))
+
+    def _states(self, rows: pa.RecordBatch, kinds: np.ndarray, owner: np.ndarray) -> pa.Array:
+        """Return what every row's document says its state is."""
+        states = rows.column("state").to_numpy(zero_copy_only=False)[owner].astype(np.int8)
+        if self.first:
+            preceded = np.zeros(len(rows), bool)
+            preceded[owner[kinds == PRECEDED]] = True
+            states[~preceded[owner] & (states == UNDECIDED)] = KEPT
+        return pa.array(states)
 
 
 def _check_states(rows: pa.RecordBatch, kinds: np.ndarray, owner: np.ndarray) -> None:
@@ -92,8 +105,10 @@ def _in_slices(rows: pa.RecordBatch, chosen: np.ndarray, owner: np.ndarray, kind
     yield from np.split(chosen, np.flatnonzero(np.diff(parts)) + 1)
 
 
-def _said(rows: pa.RecordBatch, chosen: np.ndarray, owner: np.ndarray, kinds: np.ndarray) -> pa.RecordBatch:
-    """Return the messages that the chosen rows lead to."""
+def _said(
+    rows: pa.RecordBatch, chosen: np.ndarray, owner: np.ndarray, kinds: np.ndarray, states: pa.Array
+) -> pa.RecordBatch:
+    """Return the messages that the chosen rows lead to; `states` are what their documents say."""
     kind = kinds[chosen]
     forwarded = (kind == PAIR) | (kind == EDGE)
     picked, mask = pa.array(chosen), pa.array(forwarded)
@@ -102,15 +117,13 @@ def _said(rows: pa.RecordBatch, chosen: np.ndarray, owner: np.ndarray, kinds: np
     named = pa.array(np.where(kind == PAIR, OFFER, np.where(kind == EDGE, NEWS, kind)).astype(np.int8))
     with_set = pa.array(np.where(kind == PAIR, owner[chosen], chosen), mask=kind == EDGE)
 
-    def of_sender(name: str) -> pa.Array:
-        """Return the sender's value where its message goes to another, and else the row's own."""
-        column = rows.column(name)
-        return column.take(pa.array(np.where(forwarded, owner[chosen], chosen)))
-
+    senders = pa.array(np.where(forwarded, owner[chosen], chosen))
+    own_states = rows.column("state").take(picked)
     return rows_of(
         MESSAGES, len(chosen),
         doc_id=pc.if_else(mask, others, ids), kind=named, other=pc.if_else(mask, ids, others),
-        rank=of_sender("rank"), state=of_sender("state"),
+        rank=rows.column("rank").take(senders),
+        state=pc.if_else(mask, states.take(picked), own_states),
         shingles=rows.column("shingles").take(with_set),
         **{name: rows.column(name).take(picked) for name in _FORWARDED},
     )  # fmt: skip

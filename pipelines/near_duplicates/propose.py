@@ -32,6 +32,7 @@ from pipelines.near_duplicates.tables import (
     MEMBERS,
     MESSAGES,
     PAIR,
+    PRECEDED,
     SHINGLE_SETS,
     UNDECIDED,
 )
@@ -103,7 +104,7 @@ class Propose:
         proposed = rows.column("proposed").to_numpy(zero_copy_only=False)
         bounds = np.append(starts, stop).astype(np.int64)
         said, asked, crowded, num_open, open_undecided = _propose(
-            bounds, states, proposed, seen, undecided, not last and stop == len(rows)
+            bounds, states, proposed, seen, undecided, not last and stop == len(rows), self.first
         )
         tables = {"messages": _messages(rows, said), "crowded": _crowded(rows, crowded)}
         if self.first:
@@ -123,11 +124,12 @@ def _messages(rows: pa.RecordBatch, said: np.ndarray) -> pa.RecordBatch:
     kind, to, other = said[:, 0].astype(np.int8), said[:, 1], said[:, 2]
     is_pair = kind == PAIR
     others = pa.array(np.where(is_pair, other, 0), mask=~is_pair)
-    places = pa.array(to, mask=is_pair)
+    is_member = kind == MEMBER
+    places = pa.array(to, mask=~is_member)
     return rows_of(
         MESSAGES, len(said), doc_id=rows.column("doc_id").take(pa.array(to)), kind=pa.array(kind),
         other=rows.column("doc_id").take(others), band_key=rows.column("band_key").take(places),
-        proposed=pa.array(said[:, 3] != 0, mask=is_pair), blocked=pa.array(said[:, 4] != 0, mask=is_pair),
+        proposed=pa.array(said[:, 3] != 0, mask=~is_member), blocked=pa.array(said[:, 4] != 0, mask=~is_member),
     )  # fmt: skip
 
 
@@ -142,7 +144,13 @@ def _crowded(rows: pa.RecordBatch, crowded: np.ndarray) -> pa.RecordBatch:
 
 @numba.njit(nogil=True, cache=True)
 def _propose(
-    bounds: np.ndarray, states: np.ndarray, proposed: np.ndarray, seen: int, undecided: bool, goes_on: bool
+    bounds: np.ndarray,
+    states: np.ndarray,
+    proposed: np.ndarray,
+    seen: int,
+    undecided: bool,
+    goes_on: bool,
+    first_round: bool,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int, bool]:
     """Go through the buckets `bounds[k]:bounds[k + 1]`, of which the last may go on behind these rows.
 
@@ -151,7 +159,7 @@ def _propose(
     (int64, (n, 2)), and of the last bucket how many rows were seen and whether one is undecided.
     """
     num_rows = bounds[-1]
-    said = np.empty((num_rows * (PROPOSERS + 1), 5), np.int64)
+    said = np.empty((num_rows * (PROPOSERS + 2), 5), np.int64)
     asked = np.empty(num_rows, np.int64)
     crowded = np.empty((len(bounds), 2), np.int64)
     after = np.zeros(PROPOSERS, np.bool_)
@@ -182,6 +190,9 @@ def _propose(
             if num > 1 and (is_undecided or (before < PROPOSERS and some) or not settled):
                 asked[num_asked] = i
                 num_asked += 1
+            if first_round and is_undecided and before > 0:
+                said[num_said, 0], said[num_said, 1], said[num_said, 2] = PRECEDED, i, -1
+                num_said += 1
             blocked = before > PROPOSERS and not all_kept
             for j in range(min(before, head)):
                 blocked |= not after[j]

@@ -44,10 +44,11 @@ SHINGLE_SETS = pa.schema(
 WANTED = pa.schema([pa.field("doc_id", DOC_ID, nullable=False)])
 """Documents of this run whose set of shingles is needed: those in some bucket with another one."""
 
-STATE, MEMBER, PAIR, EDGE, OFFER, NEWS = range(6)
+STATE, PRECEDED, MEMBER, PAIR, EDGE, OFFER, NEWS = range(7)
 """Kinds of message, in the order in which a document reads them.
 
 - `STATE`: its own state, and where it may be needed its set of shingles
+- `PRECEDED`: another stands before it in some bucket; who never hears so in the first round is kept
 - `MEMBER`: its place in a crowded bucket (`band_key`); `blocked`: this bucket does not let it be kept yet
 - `PAIR`: offer yourself to `other`, which stands behind you in a bucket
 - `EDGE`: tell `other`, which was found similar (`shared` of `total` shingles), what has become of you

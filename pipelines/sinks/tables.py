@@ -24,8 +24,11 @@ from pipelines.storage.storage import ReadStorage
 ROW_GROUP = 1000
 """Rows of a row group: documents of some kB make groups of some MB, large enough to read at speed."""
 
+NARROW_ROW_GROUP = 1 << 15
+"""Rows of a row group of a table without texts: keys, edges and the like, of some tens of bytes each."""
+
 ROW_GROUP_BYTES = 64 << 20
-"""A group, which is held whole, ends early after the row that brings its texts and payloads to this many bytes."""
+"""A group, which is held whole, ends early after the row that brings its texts, payloads and sets to this many."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -48,6 +51,7 @@ class TableSink:
         self._table, self._schema, self._place = table, schema, place
         self._file = HashingFile(place.storage.create(place.attempt, f"{table}.parquet"))
         self._writer = pq.ParquetWriter(self._file, schema, compression="zstd", compression_level=3)
+        self._row_group = ROW_GROUP if "text" in schema.names else NARROW_ROW_GROUP
         self._held: list[pa.RecordBatch] = []
         self._num_held = self._held_bytes = 0
         self._rows = 0
@@ -58,12 +62,12 @@ class TableSink:
         sizes = _payload_bytes(batch)
         start = 0
         while start < batch.num_rows:
-            reached = self._held_bytes + np.cumsum(sizes[start : start + ROW_GROUP - self._num_held])
+            reached = self._held_bytes + np.cumsum(sizes[start : start + self._row_group - self._num_held])
             stop = start + min(int(np.searchsorted(reached, ROW_GROUP_BYTES)) + 1, len(reached))
             self._held.append(batch.slice(start, stop - start))
             self._num_held += stop - start
             self._held_bytes = int(reached[stop - start - 1])
-            if self._num_held == ROW_GROUP or self._held_bytes >= ROW_GROUP_BYTES:
+            if self._num_held == self._row_group or self._held_bytes >= ROW_GROUP_BYTES:
                 self._write_held()
             start = stop
 
@@ -98,7 +102,7 @@ class TableSink:
                 sums = self._by_source[source]
                 sums[0] += num_rows
                 sums[1] += num_bytes
-        self._writer.write_table(group, row_group_size=ROW_GROUP)
+        self._writer.write_table(group, row_group_size=self._row_group)
 
 
 def read_table(storage: ReadStorage, path: str, columns: list[str] | None = None) -> pa.Table:
@@ -136,11 +140,13 @@ def count_by_source(rows: pa.RecordBatch) -> list[tuple[str, int, int]]:
 
 
 def _payload_bytes(rows: pa.RecordBatch) -> np.ndarray:
-    """Return the bytes of every row's text and raw payload (int64), 0 where there is neither."""
+    """Return the bytes of every row's text, raw payload and set of shingles (int64), 0 where there is none of them."""
     sizes = np.zeros(rows.num_rows, np.int64)
     for name in ("text", "content"):
         if name in rows.schema.names:
             sizes += pc.fill_null(pc.binary_length(rows.column(name)), 0).to_numpy()
+    if "shingles" in rows.schema.names:
+        sizes += 8 * pc.fill_null(pc.list_value_length(rows.column("shingles")), 0).to_numpy()
     return sizes
 
 

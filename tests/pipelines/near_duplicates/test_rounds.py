@@ -24,6 +24,7 @@ from pipelines.near_duplicates.tables import (
     MESSAGE_ORDER,
     MESSAGES,
     NEAR_DUPLICATES,
+    PAIR,
     SHINGLE_SETS,
     STATE,
     UNDECIDED,
@@ -125,7 +126,7 @@ def all_rounds(documents: Sequence[Document], cut: int, generation: int = 1) -> 
         proposed = group([members], ("band_key", "rank", "doc_id"), Propose(generation, first), cut)
         if first:
             messages = [states_of(proposed["shingle_sets"], documents, generation)]
-        offered = group([proposed["messages"], *messages], message_order, Offer(), cut)
+        offered = group([proposed["messages"], *messages], message_order, Offer(first), cut)
         decided = group([offered["messages"]], message_order, Decide(THRESHOLD), cut)
         crowded += proposed["crowded"].to_pylist()
         edges += decided["near_duplicates"].to_pylist()
@@ -162,17 +163,17 @@ def random_documents(seed: int, num: int, num_bands: int, num_topics: int, gener
     return documents
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(6))
 def test_the_rounds_decide_like_one_by_one(seed: int) -> None:
-    documents = random_documents(seed, 300, [5, 20, 300, 2000][seed % 4], [1, 3, 30][seed % 3])
+    documents = random_documents(seed, 200, [5, 20, 300, 2000][seed % 4], [1, 3, 30][seed % 3])
     expected = decided_one_by_one(documents)
-    kept, *_ = all_rounds(documents, cut=[7, 64, 1024][seed % 3])
+    kept, *_ = all_rounds(documents, cut=[16, 64, 1024][seed % 3])
     assert kept == expected
     assert len(expected) < len(documents)
 
 
-@given(seed=st.integers(0, 2**32 - 1), num=st.integers(1, 120), bands=st.integers(1, 60), topics=st.integers(1, 6))
-@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), num=st.integers(1, 80), bands=st.integers(1, 60), topics=st.integers(1, 6))
+@settings(max_examples=8, deadline=None)
 def test_batches_do_not_matter(seed: int, num: int, bands: int, topics: int) -> None:
     documents = random_documents(seed, num, bands, topics)
     one, other = all_rounds(documents, cut=5), all_rounds(documents, cut=1024)
@@ -183,7 +184,7 @@ def test_batches_do_not_matter(seed: int, num: int, bands: int, topics: int) -> 
 @pytest.mark.parametrize("seed", range(6))
 def test_a_new_run_against_an_older_one_keeps_what_both_together_keep(seed: int) -> None:
     """A, then B against what A kept, is A and B together where A stands first; buckets are crowded."""
-    documents = random_documents(seed, 300, [4, 40][seed % 2], [2, 12][seed % 2], generations=2)
+    documents = random_documents(seed, 200, [4, 40][seed % 2], [2, 12][seed % 2], generations=2)
     first = [one for one in documents if one.generation == 0]
     kept_of_first, *_ = all_rounds(first, 64, generation=0)
     older = [one for one in first if one.doc_id in kept_of_first]
@@ -225,6 +226,6 @@ def test_a_bucket_of_copies_keeps_one() -> None:
 
 
 def test_a_state_that_is_missing_is_an_error() -> None:
-    rows = pa.Table.from_pylist([{"doc_id": b"x" * 16, "kind": 2, "other": b"y" * 16}], MESSAGES)
+    rows = pa.Table.from_pylist([{"doc_id": b"x" * 16, "kind": PAIR, "other": b"y" * 16}], MESSAGES)
     with pytest.raises(LedgerImbalance, match="its state is not known"):
-        group([rows], ("doc_id",), Offer(), 10)
+        group([rows], ("doc_id",), Offer(True), 10)
