@@ -76,9 +76,9 @@ def test_signatures_of_long_and_real_texts(name: str) -> None:
 
 
 def test_number_of_shingles() -> None:
-    rows = ["a b c d", "a a a a", "a", "", None, "...", "a b"]
+    rows = ["a b c d", "a a a a", "a", "", None, "...", "a b", "a " * (3 * CHUNK)]
     found, numbers = signatures(column(rows), SMALL)
-    assert numbers.tolist() == [3, 3, 1, 0, 0, 0, 1]
+    assert numbers.tolist() == [3, 3, 1, 0, 0, 0, 1, 3 * CHUNK - 1]
     assert np.all(found[3:6] == 0xFFFFFFFF)
     assert not np.any(np.all(found[[0, 1, 2, 6]] == 0xFFFFFFFF, axis=1))
 
