@@ -77,7 +77,5 @@ def build_index(
 def _check_name(set_name: str, item: Item) -> None:
     if set_name == CANARY_SET or not set_name or ":" in set_name:
         raise HeadraceError(f"{set_name!r}: is no name for a set\nhint: use another word, without a colon")
-    if len(item.name) > MAX_NAME_BYTES:
-        raise HeadraceError(
-            f"{item.name[:40]}...: the name has {len(item.name)} characters, at most {MAX_NAME_BYTES} are allowed"
-        )
+    if (size := len(item.name.encode())) > MAX_NAME_BYTES:
+        raise HeadraceError(f"{item.name[:40]}...: the name has {size} bytes, at most {MAX_NAME_BYTES} are allowed")

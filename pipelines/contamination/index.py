@@ -13,6 +13,7 @@ import json
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.errors import HeadraceError
@@ -62,16 +63,17 @@ class ContaminationIndex:
             _check_size(file, name)
             table = file.read()
             table.validate(full=True)
-        except (pa.ArrowException, OSError) as error:
+            columns = ", ".join(table.schema.names)
+        except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: names of columns that are not UTF-8
             raise no_index(name, f"it is no sound Parquet file ({str(error).partition(chr(10))[0]:.100})") from error
         if not table.schema.equals(ITEMS):
-            raise no_index(name, f"its columns are {', '.join(table.schema.names)[:200]}")
+            raise no_index(name, f"its columns are {columns[:200]}, or of other types")
         if table.num_rows == 0:
             raise no_index(name, "it has no items")
         items = table.replace_schema_metadata(None).combine_chunks().to_batches()[0]
-        longest = max(map(len, items.column("item").to_pylist()), default=0)
+        longest = pc.max(pc.binary_length(items.column("item"))).as_py()
         if longest > MAX_NAME_BYTES:
-            raise no_index(name, f"the name of an item has {longest} characters, at most {MAX_NAME_BYTES} are allowed")
+            raise no_index(name, f"the name of an item has {longest} bytes, at most {MAX_NAME_BYTES} are allowed")
         return cls(items, about)
 
 

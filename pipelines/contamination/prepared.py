@@ -28,6 +28,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.near_duplicates.shingles import ALONE, BASE, SEPARATOR, SKIPPED, base_power, code_point_forms, finish
+from pipelines.transforms.edits import with_room
 from pipelines.transforms.hashing import MULTIPLIER, find_key, hash_on, key_of, table_size
 from pipelines.transforms.words import next_code_point, text_view
 
@@ -39,7 +40,7 @@ MIN_WORDS = 8
 """Shorter items are refused: too many texts say the same by chance."""
 SHORT, LONG = 10, 20
 """Words from which on a part of an item is enough, and from which on the threshold holds."""
-MAX_WORDS = 2_048
+MAX_WORDS = 1_024
 """Of an item; what is behind them is not looked for."""
 MIN_FULL_WORDS = 4
 """An item must weigh as much as so many words that no other item shares; others are templates, and never found."""
@@ -138,39 +139,64 @@ def _weights(offsets: np.ndarray, holders: np.ndarray, of_item: np.ndarray, size
 
 
 @numba.njit(nogil=True, cache=True)
-def next_word(data: np.ndarray, at: int, end: int, forms: np.ndarray) -> tuple[int, int, Any, int]:
-    """Return the next word of `data[at:end]`: start, stop, hash, where to go on; with start `end` if there is none."""
-    start, stop, hashed = end, end, np.uint64(0)
-    while at < end:
-        code_point, behind = next_code_point(data, at, end)
-        form = np.int64(forms[code_point])
-        if form == SEPARATOR or form & ALONE:
-            if start < end:
+def read_words(data: np.ndarray, at: int, end: int, forms: np.ndarray, most: int) -> np.ndarray:
+    """Return start, stop and hash of the first `most` words of `data[at:end]`: int64, shape (words, 3).
+
+    The words and hashes are those of `read_shingles`. As there, runs of ASCII have a loop without a branch that cannot
+    be foreseen: all is written at every byte, and its place moves on where a word ends.
+    """
+    words = np.empty((64 + (end - at) // 6, 3), np.int64)
+    place, hashed, inside, start, behind = 0, np.uint64(0), 0, at, at
+    while at < end and place < most:
+        words = with_room(words, place + 3)
+        stop = min(end, at + len(words) - place - 2)
+        while at < stop:
+            byte = data[np.uint64(at)]
+            if byte >= 0x80:
                 break
-            if form:
-                return at, behind, np.int64(finish(np.uint64(form & ~ALONE) * MULTIPLIER)), behind
+            form = int(forms[byte])
+            within = int(form != SEPARATOR)
+            words[place, 0], words[place, 1], words[place, 2] = start, behind, np.int64(finish(hashed))
+            place += inside & ~within
+            hashed = (hashed ^ np.uint64(form)) * (MULTIPLIER & np.uint64(-within))
+            start = start if inside else at
+            at += 1
+            behind = at if within else behind
+            inside = within
+        if at == stop:
+            continue
+        code_point, after = next_code_point(data, at, end)
+        form = int(forms[code_point])
+        if form == SEPARATOR or form & ALONE:
+            words[place, 0], words[place, 1], words[place, 2] = start, behind, np.int64(finish(hashed))
+            place += inside
+            hashed, inside = np.uint64(0), 0
+            if form & ALONE:
+                words[place, 0], words[place, 1] = at, after
+                words[place, 2] = np.int64(finish(np.uint64(form ^ ALONE) * MULTIPLIER))
+                place += 1
         elif form != SKIPPED:
-            if start == end:
-                start = at
-            hashed, stop = (hashed ^ np.uint64(form)) * MULTIPLIER, behind
-        at = behind
-    return start, stop, np.int64(finish(hashed)), at
+            start = start if inside else at
+            hashed, inside, behind = (hashed ^ np.uint64(form)) * MULTIPLIER, 1, after
+        at = after
+    if inside:
+        words = with_room(words, place + 1)
+        words[place, 0], words[place, 1], words[place, 2] = start, behind, np.int64(finish(hashed))
+        place += 1
+    return words[: min(place, most)]
 
 
 @numba.njit(nogil=True, cache=True)
 def _read(offsets: np.ndarray, data: np.ndarray, forms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return offsets and hashes of the first `MAX_WORDS` words of every row."""
-    words = np.empty(offsets[-1] - offsets[0] + 1, np.int64)
+    hashes = np.empty((offsets[-1] - offsets[0]) // 2 + len(offsets), np.int64)
     ends = np.zeros(len(offsets), np.int64)
-    num = 0
     for row in range(len(offsets) - 1):
-        at, end, first = offsets[row], offsets[row + 1], num
-        while at < end and num - first < MAX_WORDS:
-            start, _, hashed, at = next_word(data, at, end, forms)
-            words[num] = hashed
-            num += start < end
-        ends[row + 1] = num
-    return ends, words[:num].copy()
+        words = read_words(data, offsets[row], offsets[row + 1], forms, MAX_WORDS)
+        for k in range(len(words)):
+            hashes[ends[row] + k] = words[k, 2]
+        ends[row + 1] = ends[row] + len(words)
+    return ends, hashes[: ends[-1]].copy()
 
 
 @numba.njit(nogil=True, cache=True)

@@ -25,10 +25,9 @@ from pipelines.contamination.prepared import (
     Prepared,
     filter_bits,
     filter_place,
-    next_word,
+    read_words,
 )
-from pipelines.near_duplicates.presets import MOST_NGRAM
-from pipelines.near_duplicates.shingles import CHUNK, UNITS, base_power, read_shingles
+from pipelines.near_duplicates.shingles import STEP, UNITS, base_power, forget_units, read_shingles
 from pipelines.transforms.edits import with_room
 from pipelines.transforms.hashing import find_key
 
@@ -43,12 +42,12 @@ def search(offsets: np.ndarray, data: np.ndarray, forms: np.ndarray, index: Prep
     """Return what is found, by row, then item, then place."""
     found, num = np.empty((16, 5), np.int64), 0
     units, power = np.zeros(UNITS, np.uint64), base_power(NGRAM)
-    grams = np.empty(CHUNK + 4, np.uint64)
-    seeds = np.empty(MAX_HITS + (CHUNK + 4) * MAX_POSTINGS, np.int64)
+    grams = np.empty(STEP, np.uint64)
+    seeds = np.empty(MAX_HITS + STEP * MAX_POSTINGS, np.int64)
     size, mask = len(index.filter), len(index.keys) - 1
     for row in range(len(offsets) - 1):
         at, end, seen, rolled, inside = offsets[row], offsets[row + 1], 0, np.uint64(0), False
-        units[:MOST_NGRAM] = 0
+        forget_units(units)
         num_seeds, read = 0, 0
         while at < end:
             num_grams, at, seen, rolled, inside = read_shingles(
@@ -82,9 +81,12 @@ def _compare(
     if len(seeds) > 1:
         seeds.sort()
     words = np.empty((0, 3), np.int64)
-    first, behind, own = 0, 0, num
+    first, behind, last_item, free = 0, 0, -1, 0  # of `last_item` nothing begins before the word `free`
     while first < len(seeds):
-        item = seeds[first] >> 32
+        item, begins = seeds[first] >> 32, (seeds[first] & 0xFFFFFFFF) - MAX_WORDS
+        if item == last_item and begins < free:
+            first += 1
+            continue
         behind = max(behind, first + 1)
         while behind < len(seeds) and seeds[behind] - seeds[first] <= index.slack[item]:
             behind += 1
@@ -92,34 +94,16 @@ def _compare(
             first += 1
             continue
         if len(words) == 0:
-            words = _words(data, begin, end, forms)
-        start, stop, score = _align(index, item, (seeds[first] & 0xFFFFFFFF) - MAX_WORDS, words)
+            words = read_words(data, begin, end, forms, end - begin)
+        start, stop, score = _align(index, item, begins, words)
         if score > 0:
-            start, stop = words[start, 0] - begin, words[stop, 1] - begin
-            last = num - 1
-            if num > own and found[last, ITEM] == item and start < found[last, END] and stop > found[last, START]:
-                if score > found[last, SCORE]:
-                    found[last, START], found[last, END], found[last, SCORE] = start, stop, score
-            else:
-                found = with_room(found, num + 1)
-                found[num, ROW], found[num, START], found[num, END] = row, start, stop
-                found[num, ITEM], found[num, SCORE] = item, score
-                num += 1
+            found = with_room(found, num + 1)
+            found[num, ROW], found[num, START], found[num, END] = row, words[start, 0] - begin, words[stop, 1] - begin
+            found[num, ITEM], found[num, SCORE] = item, score
+            num += 1
+            last_item, free = item, stop + 1
         first = behind
     return found, num
-
-
-@numba.njit(nogil=True, cache=True)
-def _words(data: np.ndarray, begin: int, end: int, forms: np.ndarray) -> np.ndarray:
-    """Return start, stop and hash of every word: int64, shape (words, 3)."""
-    words, num, at = np.empty((64 + (end - begin) // 4, 3), np.int64), 0, begin
-    while at < end:
-        start, stop, hashed, at = next_word(data, at, end, forms)
-        if start < end:
-            words = with_room(words, num + 1)
-            words[num, 0], words[num, 1], words[num, 2] = start, stop, hashed
-            num += 1
-    return words[:num]
 
 
 @numba.njit(nogil=True, cache=True)
