@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import dedup_corpus
 import numpy as np
 import pytest
 from dedup_peers import BANDS, ROWS, Found, datatrove_found, run_process
@@ -69,9 +70,12 @@ def test_labels_are_counted_apart():
     assert counted["similar_pairs"] == 1
 
 
-@pytest.mark.parametrize(("difference", "false", "missed"), [(-0.02, 0, 0), (-0.021, 0, 1), (0.5, 1, 1)])
+@pytest.mark.parametrize(
+    ("difference", "false", "missed"),
+    [(-0.02, (0, 0, 9), 0), (-0.021, (0, 0, 0), 1), (0.5, (1, 0, 0), 1), (0.0, (0, 2, 0), 1)],
+)
 def test_what_must_not_be(difference, false, missed):
-    part = {"false_removals": {"verified": false}}
+    part = {"false_removals": dict(zip(("verified", "job", "datatrove"), false, strict=True))}
     result = {
         "threshold": 0.75,
         "generated": part | {"recall_080_difference": difference, "recall_080_standard_error": 0.01},
@@ -112,6 +116,16 @@ def test_processes(tmp_path):
     assert 100_000 < done.peak_bytes < 1 << 30
     with pytest.raises(SystemExit, match="/bin/sh failed:\nno"):
         run_process(["/bin/sh", "-c", "echo no; exit 3"], tmp_path)
+
+
+def test_the_job_keeps_the_longer_and_says_for_what(tmp_path):
+    (tmp_path / "input").mkdir()
+    longer = f"{TEXT} and"
+    texts = [TEXT, PART, NEAR, longer, "another text of some words", TEXT]
+    dedup_corpus.write_documents(tmp_path / "input/documents.parquet", iter(texts))
+    found = benchmark.job(tmp_path)
+    assert found.removed == {0: 3, 2: 3, 5: 3}
+    assert found.pairs == {(0, 3), (2, 3), (3, 5)}
 
 
 @needs_gold
