@@ -206,7 +206,7 @@ class _ReadRows:
                 for batch in read_batches(parquet, work.limits.max_rows):
                     rows = batch.cast(stage.schema)
                     buckets = pa.array(bucket_of(rows.column(stage.key), stage.buckets), pa.int32())
-                    rows = rows.append_column(BUCKET, buckets).cast(schema)
+                    rows = rows.append_column(BUCKET, buckets).cast(schema, safe=False)
                     chosen = pc.is_in(buckets, wanted)
                     yield rows if len(self.wanted) == stage.buckets else rows.filter(chosen)
 
@@ -245,7 +245,7 @@ class _ReduceRows:
                 ended = not batch.column(self.stage.key)[-1].is_valid
                 rows = batch.drop_columns([BUCKET]).slice(0, batch.num_rows - ended)
                 if rows.num_rows:
-                    yield rows.cast(self.stage.schema)
+                    yield rows.cast(self.stage.schema, safe=False)
         if not ended:
             raise WorkerDied(
                 "the rows of the bucket were cut short: Spark has ended the task\nhint: run again, it goes on"
@@ -259,5 +259,10 @@ def _spark_schema(stage: GroupStage) -> pa.Schema:
 
 
 def _spark_type(kind: pa.DataType) -> pa.DataType:
-    """Binary of a fixed length is the one type of ours that Spark lacks."""
+    """Return a type that Spark has: it lacks binary of a fixed length, large lists, and numbers without a sign.
+
+    Those in lists become signed ones of the same bits, in casts that let them; by a list no rows are ordered.
+    """
+    if pa.types.is_large_list(kind):
+        return pa.list_(pa.int64() if kind.value_type == pa.uint64() else _spark_type(kind.value_type))
     return pa.binary() if pa.types.is_fixed_size_binary(kind) else kind

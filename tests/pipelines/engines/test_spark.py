@@ -31,6 +31,7 @@ NASTY = pa.schema(
         pa.field("date", pa.timestamp("us", tz="UTC")),
         pa.field("flag", pa.bool_()),
         pa.field("pairs", pa.list_(pa.struct([pa.field("a", pa.string()), pa.field("b", pa.int16())]))),
+        pa.field("set", pa.large_list(pa.field("item", pa.uint64(), nullable=False))),
         pa.field("verdict", pa.struct([pa.field("outcome", pa.string()), pa.field("reason", pa.string())])),
     ]
 )
@@ -47,6 +48,7 @@ DATES = [
     datetime.datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=datetime.UTC),
 ]
 PAIRS = [None, [], [None], [{"a": None, "b": None}], [{"a": "", "b": -1}, None, {"a": "x\0", "b": None}]]
+SETS = [None, [], [0], [1, 2**63 - 1, 2**63, 2**64 - 1]]
 VERDICTS = [None, {"outcome": None, "reason": None}, {"outcome": "", "reason": None}]
 
 
@@ -63,6 +65,7 @@ def nasty_rows() -> list[dict]:
             "date": chosen.choice(DATES),
             "flag": chosen.choice([None, True, False]),
             "pairs": chosen.choice(PAIRS),
+            "set": chosen.choice(SETS),
             "verdict": chosen.choice(VERDICTS),
         }
         for _ in range(3000)
