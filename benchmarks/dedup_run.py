@@ -34,7 +34,7 @@ sources:
     id: id
 deduplicate: {{exact: all, near: {{preset: {preset}, threshold: {threshold}}}}}
 tokenizer: {{encoding: cl100k_base, encoder: gigatoken}}
-output: {{buckets: 8}}
+output: {{buckets: 2}}
 """
 
 

@@ -19,7 +19,7 @@ from pipelines.transforms.scope import Scope
 
 KEPT_TABLES = ("hashes", "band_keys", "shingle_sets")
 """What a run leaves about the documents that it kept, for later runs."""
-COMPARED = ("exact", "url", "near")
+COMPARED = ("exact", "normalised", "url", "near")
 """Settings that two runs must share where one looks for copies of the other's documents."""
 
 
@@ -120,6 +120,8 @@ class Deduplicate:
 
     exact: Scope | None = None
     """Documents with the same text, within this scope."""
+    normalised: bool = False
+    """Whether `exact` compares words alone, in lower case and without marks, and not bytes."""
     url: Scope | None = None
     """Documents with the same URL, within this scope."""
     near: Near | None = None
@@ -139,6 +141,8 @@ class Deduplicate:
         """Refuse settings that ask for nothing or that contradict each other."""
         if not any((self.exact, self.url, self.near, self.passages)):
             raise ValueError("asks for nothing: give exact, url, near or passages")
+        if self.normalised and self.exact is None:
+            raise ValueError("normalised: is about exact, which is not asked for: give exact its scope")
         if not self.prefer or len({word.replace("newest", "oldest") for word in self.prefer}) < len(self.prefer):
             raise ValueError(
                 f"prefer: found {', '.join(self.prefer) or 'nothing'}, allowed are {', '.join(WIDTHS)}, each once, "

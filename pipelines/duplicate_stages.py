@@ -78,7 +78,7 @@ def hashing(settings: Deduplicate, place: int) -> tuple[Transform, ...]:
     """Return the steps that end the chain of the source at `place`: keys, and the rank."""
     steps: list[Transform] = []
     if settings.exact is not None:
-        steps.append(TextHash(settings.exact))
+        steps.append(TextHash(settings.exact, settings.normalised))
     if settings.url is not None:
         steps.append(UrlHash(settings.url))
     return (*steps, Rank(place, settings.prefer, settings.generation))

@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -374,6 +375,7 @@ def _run_record(
     }
 
 
+@cache
 def _packages() -> dict[str, str]:
     """Return the versions of the packages on which the bytes depend."""
     return {name: version(name) for name in PACKAGES}

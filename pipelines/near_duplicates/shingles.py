@@ -229,7 +229,7 @@ def read_shingles(
     a text's beginning is 0, 0, False, and `forget_units` of `units` (uint64, (UNITS,)).
     """
     if by_word:
-        found, at = _read_words(data, at, end, forms, units)
+        found, at = read_word_units(data, at, end, forms, units)
     else:
         found, at, inside = _read_characters(data, at, end, forms, inside, seen > 0, units)
     for k in range(MOST_NGRAM, MOST_NGRAM + found):
@@ -248,7 +248,7 @@ def read_shingles(
 
 
 @numba.njit(nogil=True, cache=True)
-def _read_words(data: np.ndarray, at: int, end: int, forms: np.ndarray, units: np.ndarray) -> tuple[int, int]:
+def read_word_units(data: np.ndarray, at: int, end: int, forms: np.ndarray, units: np.ndarray) -> tuple[int, int]:
     """Write the hashes of words of `data[at:end]` behind the last units, about a CHUNK; returns how many, and the next.
 
     Runs of ASCII have a loop of their own without a branch that a processor could not foresee: the hash is written at

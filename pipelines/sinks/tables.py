@@ -27,6 +27,9 @@ ROW_GROUP = 1000
 NARROW_ROW_GROUP = 1 << 15
 """Rows of a row group of a table without texts: keys, edges and the like, of some tens of bytes each."""
 
+DISTINCT = ("natural_key", "url")
+"""Columns of short words of which hardly two rows have the same."""
+
 ROW_GROUP_BYTES = 64 << 20
 """A group, which is held whole, ends early after the row that brings its texts, payloads and sets to this many."""
 
@@ -50,7 +53,9 @@ class TableSink:
         """Open the attempt's file; see `TableOutput.open`."""
         self._table, self._schema, self._place = table, schema, place
         self._file = HashingFile(place.storage.create(place.attempt, f"{table}.parquet"))
-        self._writer = pq.ParquetWriter(self._file, schema, compression="zstd", compression_level=3)
+        self._writer = pq.ParquetWriter(
+            self._file, schema, compression="zstd", compression_level=3, use_dictionary=_repeated(schema)
+        )
         self._row_group = ROW_GROUP if "text" in schema.names else NARROW_ROW_GROUP
         self._held: list[pa.RecordBatch] = []
         self._num_held = self._held_bytes = 0
@@ -103,6 +108,13 @@ class TableSink:
                 sums[0] += num_rows
                 sums[1] += num_bytes
         self._writer.write_table(group, row_group_size=self._row_group)
+
+
+def _repeated(schema: pa.Schema) -> list[str]:
+    """Return the columns whose values repeat: a dictionary of others is made in vain, which is dear for texts."""
+    plain = [field.name for field in schema if pa.types.is_string(field.type) and field.name not in DISTINCT]
+    nested = ["verdict.outcome", "verdict.reason", "verdict.threshold"] if "verdict" in schema.names else []
+    return plain + nested
 
 
 def read_table(storage: ReadStorage, path: str, columns: list[str] | None = None) -> pa.Table:

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import xxhash
 
 from pipelines.near_duplicates.columns import generations
+from pipelines.near_duplicates.normal_text import normal_text_hashes
 from pipelines.schema import DOC_ID
 from pipelines.transform import EMPTY_SCHEMA, Evidence, set_verdict, verdicts
 from pipelines.transforms.scope import Scope, scope_hashes
@@ -51,6 +52,8 @@ class TextHash:
     drops: ClassVar[tuple[str, ...]] = ()
 
     scope: Scope = "all"
+    normalised: bool = False
+    """Whether texts are the same that have the same words: letters in any case, marks and all between words apart."""
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Hash every text; null hashes as the empty text."""
@@ -58,6 +61,10 @@ class TextHash:
         turns = batch.column("turns")
         if turns.null_count < len(turns):  # whose words they are is part of a conversation
             prefixes = [prefix + _roles(row) for prefix, row in zip(prefixes, turns.to_pylist(), strict=True)]
+        if self.normalised:
+            forms = normal_text_hashes(batch.column("text")).to_pylist()
+            hashes = [_digest(prefix, form) if prefix else form for prefix, form in zip(prefixes, forms, strict=True)]
+            return _with_column(batch, self.adds, hashes)
         texts = batch.column("text").cast(pa.large_binary())
         hashes = [_digest(prefix, text.as_buffer()) for prefix, text in zip(prefixes, texts, strict=True)]
         return _with_column(batch, self.adds, hashes)

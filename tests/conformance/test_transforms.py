@@ -432,7 +432,11 @@ CASES: dict[str, list[Case]] = {
         Case(Contamination(index=small_index()), contaminated),
         Case(Contamination(index=small_index(), action="cut", threshold=9_500), contaminated),
     ],
-    "text_hash": [Case(TextHash(), texts), Case(TextHash("source"), texts)],
+    "text_hash": [
+        Case(TextHash(), texts),
+        Case(TextHash("source"), texts),
+        Case(TextHash(normalised=True), conversations),
+    ],
     "url_hash": [Case(UrlHash(), texts), Case(UrlHash("language"), texts)],
     "rank": [
         Case(Rank(3), ranked),

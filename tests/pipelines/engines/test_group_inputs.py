@@ -79,6 +79,6 @@ def test_inputs_must_be_one_table():
             (),
             (),
             1,
-            FindDuplicates(),
+            FindDuplicates("text_hash", "exact_duplicate"),
             (),
         )

@@ -28,9 +28,23 @@ def test_rows_without_a_value_are_a_scope_of_their_own():
     assert first == second
     assert len({first, english, empty, 0}) == 4
     assert scope_hashes(batch.slice(2), "language").tolist() == [second, empty]
-    assert scope_hashes(batch, "dump").tolist() == [first] * 4
 
 
 def test_no_rows_have_no_scopes():
     for scope in ("all", "source", "language", "dump"):
         assert scope_hashes(batch_of([document()]).slice(1), scope).tolist() == []
+
+
+def test_the_dump_is_told_by_the_path_where_no_column_does():
+    paths = [
+        "crawl-data/CC-MAIN-2024-10/segments/1707/warc/CC-MAIN-20240220211055-00000.warc.gz",
+        "crawl-data/CC-MAIN-2024-18/segments/1712/warc/CC-MAIN-20240412101354-00000.warc.gz",
+        "crawl-data/CC-MAIN-2024-10/segments/1708/warc/CC-MAIN-20240220211055-00899.warc.gz",
+        "crawl-001/CC-MAIN-2009-2010/1.arc.gz",
+        "a.warc.gz",
+    ]
+    batch = batch_of(document(str(place), origin_path=path) for place, path in enumerate(paths))
+    found = scope_hashes(batch, "dump").tolist()
+    names = ["CC-MAIN-2024-10", "CC-MAIN-2024-18", "CC-MAIN-2024-10", "CC-MAIN-2009-2010"]
+    assert found[:4] == [xxhash.xxh3_64_intdigest(name) for name in names]
+    assert found[4] not in found[:4]
