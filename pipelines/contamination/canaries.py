@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from pipelines.contamination.canary_words import WORDS_PER_SENTENCE
 from pipelines.contamination.index import CANARY_SET, ContaminationIndex
-from pipelines.contamination.prepared import SHORT
+from pipelines.contamination.prepared import RATIO, THRESHOLD, required
 from pipelines.errors import HeadraceError
 from pipelines.ledger import Entry
 from pipelines.sources.source import BatchBuilder, BatchLimits, RawAccount, Split, content_hash, doc_id
@@ -30,28 +30,25 @@ EVERY = 10
 REPLACEMENT = "millstone"
 
 
-def canary_documents(index: ContaminationIndex) -> list[str]:
-    """Return the texts of the canaries: each verbatim, edited (case, punctuation, words) and within prose.
-
-    Where an item is so short that it must be found whole, no word is replaced.
-    """
+def canary_documents(index: ContaminationIndex, threshold: int = THRESHOLD) -> list[str]:
+    """Return the texts of the canaries: each verbatim, edited (case, punctuation, words), and both within prose."""
     texts = []
     for name, question in zip(*(index.items.column(key).to_pylist() for key in ("item", "question")), strict=True):
         if name.partition(":")[0] == CANARY_SET:
-            texts += [
-                question,
-                edited(question),
-                f"{BEFORE} {question} {BEHIND}",
-                f"{BEFORE} {edited(question)} {BEHIND}",
-            ]
+            changed = edited(question, threshold)
+            texts += [question, changed, f"{BEFORE} {question} {BEHIND}", f"{BEFORE} {changed} {BEHIND}"]
     return texts
 
 
-def edited(question: str) -> str:
-    """Return a canary in capitals, with other punctuation, and one word in ten replaced."""
+def edited(question: str, threshold: int) -> str:
+    """Return a canary in capitals, with other punctuation, and one word in ten replaced, or as many as may be missing.
+
+    All words of a canary weigh the same.
+    """
     words = re.findall(r"\w+", question.upper())
-    if len(words) >= SHORT:
-        words[EVERY - 1 :: EVERY] = [REPLACEMENT] * len(words[EVERY - 1 :: EVERY])
+    missing = len(words) * (RATIO - required(len(words), threshold)) // RATIO
+    for place in range(EVERY - 1, len(words), EVERY)[:missing]:
+        words[place] = REPLACEMENT
     return "\n".join(
         ", ".join(words[start : start + WORDS_PER_SENTENCE]) for start in range(0, len(words), WORDS_PER_SENTENCE)
     )
@@ -78,7 +75,7 @@ class Canaries:
     ) -> Iterator[pa.RecordBatch]:
         """Yield the documents. They come from no file: there are no raw bytes to account for."""
         builder = BatchBuilder(self.adds, limits, account)
-        for place, text in enumerate(canary_documents(read_index(self.transform.index))):
+        for place, text in enumerate(canary_documents(read_index(self.transform.index), self.transform.threshold)):
             key = str(place)
             yield from builder.add(
                 {

@@ -27,9 +27,11 @@ def test_canaries_are_made_of_words_that_nobody_writes():
 
 
 def test_edited_canaries_have_one_word_in_ten_replaced_where_that_is_allowed():
-    short, longer = edited(canary_items()[0].question), edited(canary_items()[2].question)
+    short, longer = edited(canary_items()[0].question, 8_000), edited(canary_items()[2].question, 8_000)
     assert "millstone" not in short
     assert longer.count("millstone") == 4
+    assert edited(canary_items()[2].question, 9_500).count("millstone") == 2
+    assert edited(canary_items()[2].question, 10_000).count("millstone") == 0
     assert short == short.upper()
     assert "." not in short
 
@@ -40,9 +42,8 @@ def test_documents_are_those_of_the_canaries_alone():
     assert not any(question in text for question in QUESTIONS.values() for text in documents)
 
 
-@pytest.mark.parametrize("threshold", [5_000, 8_000, 9_000])
+@pytest.mark.parametrize("threshold", [5_000, 8_000, 9_500, 10_000])
 def test_every_canary_is_caught(threshold):
-    """Up to a threshold of 0.9, at which one word in ten may be missing."""
     transform = Contamination(index=small_index(), threshold=threshold)
     reader, account = Canaries("canary-web", transform), RawAccount()
     storage = LocalStorage("unused")
