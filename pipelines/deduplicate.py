@@ -28,7 +28,7 @@ class Near:
     """Near-duplicates: how candidates are found, and how similar a document must be to a kept one to be removed."""
 
     preset: str | None = None
-    """A published shape (`near_duplicates/presets.py`); or give `shape`."""
+    """The name of a published shape (`near_duplicates/presets.py`), which becomes `shape`."""
     shape: Shape | None = None
     threshold: int = 8_000
     """Jaccard similarity of the sets of shingles, in 1/10,000."""
@@ -40,15 +40,17 @@ class Near:
             raise ValueError(f"give either a preset ({', '.join(PRESETS)}) or a shape (bands, rows, unit, ngram)")
         if self.preset is not None and self.preset not in PRESETS:
             raise ValueError(f"preset: found {self.preset!r}, allowed are {', '.join(PRESETS)}")
+        if self.preset is not None:
+            object.__setattr__(self, "shape", PRESETS[self.preset])
+            object.__setattr__(self, "preset", None)
         if not 1 <= self.threshold <= RATIO:
             raise ValueError(f"threshold: found {self.threshold}, allowed are 1 to {RATIO}, in 1/{RATIO:,}")
 
     @property
     def minhash(self) -> Shape:
         """The shape of the signatures."""
-        shape = PRESETS[self.preset] if self.preset is not None else self.shape
-        assert shape is not None
-        return shape
+        assert self.shape is not None
+        return self.shape
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +167,6 @@ class Deduplicate:
         del fields["expect_removed"]
         if self.near is not None:
             del fields["near"]["preset"]
-            fields["near"]["shape"] = dataclasses.asdict(self.near.minhash)
         fields["prefer"] = list(self.prefer)
         fields["older"] = [{key: value for key, value in run.items() if key != "address"} for run in fields["older"]]
         return fields | {"generation": self.generation}
