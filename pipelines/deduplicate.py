@@ -17,8 +17,10 @@ from pipelines.transforms.rank import WIDTHS, Preference
 from pipelines.transforms.rules import RATIO
 from pipelines.transforms.scope import Scope
 
-KEPT_TABLES = ("hashes", "band_keys", "shingle_sets")
-"""What a run leaves about the documents that it kept, for later runs."""
+URLS, TEXTS, LAST = "find-duplicate-urls", "find-duplicates", "tokenize"
+"""Stages, without their numbers, that leave something for later runs: each about the documents that it kept."""
+LEFT = ((URLS, "hashes"), (TEXTS, "hashes"), (LAST, "band_keys"), (LAST, "shingle_sets"))
+"""The tables that they leave."""
 COMPARED = ("exact", "normalised", "url", "near")
 """Settings that two runs must share where one looks for copies of the other's documents."""
 
@@ -79,11 +81,11 @@ class OlderRun:
     address: str
     sha256: str
     """Of the hashes of the files that are read: what is in them counts, not where they lie."""
-    stage: str
-    """The one that wrote them."""
     generation: int
+    stages: dict[str, str]
+    """Whole names of the stages that are read, by the names without numbers."""
     rows: dict[str, int]
-    """Of the tables that are read."""
+    """Of the tables that are read, by STAGE/TABLE with the stage's name without its number."""
 
     @classmethod
     def of(cls, address: str, settings: dict[str, Any]) -> OlderRun:
@@ -103,12 +105,17 @@ class OlderRun:
                     f"{address}: was made with deduplicate.{name} {json.dumps(said[name])}, here it is "
                     f"{json.dumps(settings[name])}\nhint: use the same settings, keys of others are not comparable"
                 )
-        stage = list(resolved["stages"])[-1]
-        commits = read_commits(storage, f"stages/{stage}").values()
-        files = [file for commit in commits for file in commit.files if file.table in KEPT_TABLES]
-        names = "\n".join(sorted(file.sha256 for file in files))
-        rows = {table: sum(file.rows for file in files if file.table == table) for table in KEPT_TABLES}
-        return cls(address, hashlib.sha256(names.encode()).hexdigest(), stage, said["generation"], rows)
+        stages = {name.partition("-")[2]: name for name in resolved["stages"]}
+        stages = {name: stages[name] for name in (URLS, TEXTS, LAST) if name in stages}
+        commits = {name: read_commits(storage, f"stages/{stage}").values() for name, stage in stages.items()}
+        files = {
+            f"{name}/{table}": [file for commit in commits[name] for file in commit.files if file.table == table]
+            for name, table in LEFT
+            if name in stages
+        }
+        names = "\n".join(f"{table} {file.sha256}" for table, some in sorted(files.items()) for file in some)
+        rows = {table: sum(file.rows for file in some) for table, some in files.items()}
+        return cls(address, hashlib.sha256(names.encode()).hexdigest(), said["generation"], stages, rows)
 
     @property
     def storage(self) -> Storage:

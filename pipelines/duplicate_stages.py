@@ -1,7 +1,7 @@
 """The stages that find duplicates, and the steps of the last stage that drop them.
 
-    find-duplicates      group  hashes by text: all but the first of each text
-    find-duplicate-urls  group  hashes of what stays by URL, likewise
+    find-duplicate-urls  group  hashes by URL: all but the first of each URL
+    find-duplicates      group  hashes of what stays by text, likewise
     sort-duplicates      group  those by doc_id, bucketed like the documents
     band-keys            map    documents that are no such copies -> keys of their MinHash bands
     candidates           group  keys by band: pairs of documents, and whose shingles are asked for
@@ -27,7 +27,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from pipelines.deduplicate import Deduplicate, Near, Passages
+from pipelines.deduplicate import LAST, TEXTS, URLS, Deduplicate, Near, Passages
 from pipelines.near_duplicates import tables
 from pipelines.near_duplicates.ask import Ask
 from pipelines.near_duplicates.clusters import Clusters
@@ -118,28 +118,28 @@ class DuplicateStages:
         """Return the steps and outputs of the last stage that leave something for later runs."""
         if not self.settings.for_later_runs:
             return (), ()
-        hashes, near = TableOutput("hashes", HASHES), self.settings.near
+        near = self.settings.near
         if near is None:
-            return (), (hashes,)
+            return (), ()
         sets = DerivedOutput(
             "shingle_sets", _taken("doc_id", "rank", "shingles"), tables.SHINGLE_SETS, shingle_set_rows
         )
         steps = (BandKeys(near.minhash, near.scope), ShingleSets(near.minhash.unit, near.minhash.ngram))
-        return steps, (hashes, _band_keys(steps[0]), sets)
+        return steps, (_band_keys(steps[0]), sets)
 
     def _exact(self) -> None:
         kinds: list[tuple[str, str, Transform]] = []
-        if self.settings.exact is not None:
-            kinds.append(("text_hash", "find-duplicates", ExactDuplicate()))
         if self.settings.url is not None:
-            kinds.append(("url_hash", "find-duplicate-urls", UrlDuplicate()))
+            kinds.append(("url_hash", URLS, UrlDuplicate()))
+        if self.settings.exact is not None:
+            kinds.append(("text_hash", TEXTS, ExactDuplicate()))
         found: list[TableOf] = []
         given = TableOf(IDENTIFY, "hashes")
         for key, name, judge in kinds:
-            hands_on = len(kinds) == 2 and not found
+            hands_on = self.settings.for_later_runs or (key, name, judge) != kinds[-1]
             outputs = [TableOutput("duplicates", DUPLICATES), *([TableOutput("hashes", HASHES)] if hands_on else [])]
             reduce = FindDuplicates(key, judge.name, self.settings.generation, hands_on)
-            stage = self._group(name, [given, *self._older("hashes")], HASHES, key, ("rank",), reduce, outputs)
+            stage = self._group(name, [given, *self._older(name, "hashes")], HASHES, key, ("rank",), reduce, outputs)
             found.append(TableOf(stage, "duplicates"))
             given = TableOf(stage, "hashes")
             self.judges.append(judge)
@@ -150,10 +150,10 @@ class DuplicateStages:
         generation = self.settings.generation
         keys = BandKeys(near.minhash, near.scope)
         banded = self._map("band-keys", keys, tuple(self.sides), _band_keys(keys))
-        given = [TableOf(banded, "band_keys"), *self._older("band_keys")]
+        given = [TableOf(banded, "band_keys"), *self._older(LAST, "band_keys")]
         proposed = self._propose("candidates", given, tables.BAND_KEYS, Propose(generation, first=True))
         asked = self._group(
-            "ask", [TableOf(proposed, "shingle_sets"), *self._older("shingle_sets")], tables.SHINGLE_SETS, "doc_id",
+            "ask", [TableOf(proposed, "shingle_sets"), *self._older(LAST, "shingle_sets")], tables.SHINGLE_SETS, "doc_id",
             ("rank",), Ask(generation), [TableOutput("wanted", tables.WANTED), MESSAGES],
         )  # fmt: skip
         wanted = Side(TableOf(asked, "wanted"), tables.WANTED)
@@ -205,8 +205,8 @@ class DuplicateStages:
         self.sides.append(Side(TableOf(sorted_edits, "edits"), LINE_EDITS))
         self.editors.append(RemoveDuplicateLines())
 
-    def _older(self, table: str) -> list[TableOf]:
-        return [TableOf(run.stage, table, run.storage) for run in self.settings.older]
+    def _older(self, stage: str, table: str) -> list[TableOf]:
+        return [TableOf(run.stages[stage], table, run.storage) for run in self.settings.older]
 
     def _named(self, name: str) -> str:
         """Return a stage's name: rounds share one number."""

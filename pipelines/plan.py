@@ -20,6 +20,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.contamination.canaries import Canaries
+from pipelines.deduplicate import LAST
 from pipelines.duplicate_stages import DOCUMENTS, IDENTIFY, DuplicateStages, hashing
 from pipelines.errors import RecipeError
 from pipelines.quality_classifier.model import SCORE_ONE
@@ -88,10 +89,11 @@ class Plan:
         """Return, by (table, stage that reads it), how many rows come from earlier runs."""
         older = self.recipe.deduplicate.older if self.recipe.deduplicate else ()
         return {
-            (table, stage.name): sum(run.rows[table] for run in older)
+            (given.table, stage.name): sum(run.rows[f"{given.stage.partition('-')[2]}/{given.table}"] for run in older)
             for stage in self.stages
             if isinstance(stage, GroupStage)
-            for table in {given.table for given in stage.inputs if given.run is not None}
+            for given in stage.inputs
+            if given.run is not None
         }
 
 
@@ -171,7 +173,7 @@ def _tokenize(recipe: Recipe, schema: pa.Schema, found: DuplicateStages | None, 
     left_out = {name for step in (*products, *_hashing(recipe, 0)) for name in step.adds.names} | set(Encode.adds.names)
     documents = pa.schema([field for field in encoded if field.name not in left_out])
     return MapStage(
-        name=f"{(found.number if found else 2) + 1}-tokenize",
+        name=f"{(found.number if found else 2) + 1}-{LAST}",
         chains={DOCUMENTS: Chain(Committed(DOCUMENTS, schema), output, transforms)},
         schema=encoded,
         outputs=(

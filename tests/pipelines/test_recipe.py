@@ -434,6 +434,12 @@ def test_every_field_round_trips(write, tmp_path):
         (varied(Table, name="table", schema="c4", limit=limit), ()),
         (varied(Conversations, name="talks", schema="sharegpt", limit=limit), ()),
     ]
+    stages = {
+        "find-duplicate-urls": "3-find-duplicate-urls",
+        "find-duplicates": "4-find-duplicates",
+        "tokenize": "7-tokenize",
+    }
+    rows = {f"{stage}/{table}": 5 for stage in stages for table in ("hashes", "band_keys", "shingle_sets")}
     round_trip(
         dataclasses.replace(
             recipe,
@@ -444,7 +450,7 @@ def test_every_field_round_trips(write, tmp_path):
                 near=Near(shape=Shape(3, 4, "character", 7, 9), threshold=7_000, scope="language"),
                 passages=Passages(lines=6, paragraphs=1, min_characters=40, scope="source"),
                 prefer=("newest", "length"),
-                older=(OlderRun("the run with sha256 1a", "1a", "7-tokenize", 2, {"hashes": 5}),),
+                older=(OlderRun("the run with sha256 1a", "1a", 2, stages, rows),),
                 for_later_runs=True,
             ),
             tokenizer=Tokenizer("o200k_base", "tiktoken"),
