@@ -48,7 +48,7 @@ def corpus() -> dict[str, list[Row]]:
     - edits: of a text, with some of its words changed, from a few to too many
     - chain: windows that move on over one long text, each similar to the next ones alone
     - forms: 60% of boilerplate, so that one bucket holds all of them and few are similar
-    - footers: one long line under many
+    - footers: one long line under many, and a document that has nothing else
     """
     random_ = random.Random(7)
     lines = C4.read_text().splitlines()
@@ -76,6 +76,7 @@ def corpus() -> dict[str, list[Row]]:
         if place % 5 == 0:
             source, _, text = made[-1]
             made.append((random_.choice(SOURCES), "", f"{text} {random_.choice(stray)}"))
+    made.insert(30, ("late", "", FOOTER))
     rows: dict[str, list[Row]] = {source: [] for source in SOURCES}
     for number, (source, url, text) in enumerate(made):
         date = f"2020-01-{1 + number % 28:02d}T00:00:00Z"
