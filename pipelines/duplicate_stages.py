@@ -152,9 +152,9 @@ class DuplicateStages:
         banded = self._map("band-keys", keys, tuple(self.sides), _band_keys(keys))
         given = [TableOf(banded, "band_keys"), *self._older(LAST, "band_keys")]
         proposed = self._propose("candidates", given, tables.BAND_KEYS, Propose(generation, first=True))
+        given = [TableOf(proposed, "shingle_sets"), *self._older(LAST, "shingle_sets")]
         asked = self._group(
-            "ask", [TableOf(proposed, "shingle_sets"), *self._older(LAST, "shingle_sets")], tables.SHINGLE_SETS, "doc_id",
-            ("rank",), Ask(generation), [TableOutput("wanted", tables.WANTED), MESSAGES],
+            "ask", given, tables.SHINGLE_SETS, "doc_id", ("rank",), Ask(generation), [TableOutput("wanted", tables.WANTED), MESSAGES],
         )  # fmt: skip
         wanted = Side(TableOf(asked, "wanted"), tables.WANTED)
         states = DerivedOutput("messages", _taken("doc_id", "rank", "place", "shingles"), tables.MESSAGES, state_rows)
