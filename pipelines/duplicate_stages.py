@@ -154,7 +154,8 @@ class DuplicateStages:
         proposed = self._propose("candidates", given, tables.BAND_KEYS, Propose(generation, first=True))
         given = [TableOf(proposed, "shingle_sets"), *self._older(LAST, "shingle_sets")]
         asked = self._group(
-            "ask", given, tables.SHINGLE_SETS, "doc_id", ("rank",), Ask(generation), [TableOutput("wanted", tables.WANTED), MESSAGES],
+            "ask", given, tables.SHINGLE_SETS, "doc_id", ("rank",), Ask(generation),
+            [TableOutput("wanted", tables.WANTED), MESSAGES],
         )  # fmt: skip
         wanted = Side(TableOf(asked, "wanted"), tables.WANTED)
         states = DerivedOutput("messages", _taken("doc_id", "rank", "place", "shingles"), tables.MESSAGES, state_rows)
