@@ -33,6 +33,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from english_texts import read_english_texts
 
+from pipelines.transforms.words import UNSPACED, code_point_classes
+
 BLOCK = 50_000
 """Documents between two exchanges of words."""
 MEAN_BYTES, SPREAD, LEAST_BYTES, MOST_BYTES = 1_280, 0.7, 200, 20_000
@@ -48,7 +50,6 @@ ROW_GROUP = 10_000
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 _WORD = re.compile("[a-z]+")
-_NORMAL_WORD = re.compile(r"[^\W_]+")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -228,13 +229,39 @@ CHANGES: dict[str, Callable[[random.Random, Sequence[str], float, Sentences], li
 """What can become of each word of a text, with a probability."""
 
 
+class _Forms(dict[int, str]):
+    """What each code point is in the normal form of `pipelines.near_duplicates.shingles`, for `str.translate`."""
+
+    def __missing__(self, point: int) -> str:
+        letter, kind = chr(point), unicodedata.category(chr(point))[0]
+        if kind not in "LNM":
+            form = " "
+        else:
+            bases = _without_marks(_without_marks(letter).lower())
+            if len(bases) == 1 and unicodedata.category(bases)[0] in "LN":
+                form = bases
+            else:
+                lower = letter.lower()
+                form = "" if kind == "M" or not bases else lower if len(lower) == 1 else letter
+            if form and (code_point_classes()[[point, ord(form)]] & UNSPACED).any():
+                form = f" {form} "
+        self[point] = form
+        return form
+
+
+_FORMS = _Forms()
+
+
+def _without_marks(letters: str) -> str:
+    return "".join(part for part in unicodedata.normalize("NFKD", letters) if unicodedata.category(part)[0] != "M")
+
+
 def word_shingles(text: str, ngram: int = NGRAM) -> frozenset[tuple[str, ...]]:
-    """Return the set of runs of so many words in lower case without marks; of fewer words, one run of all.
+    """Return the set of runs of so many words of the normal form; of fewer words, one run of all.
 
     It is what true Jaccard similarity is counted on, in plain Python: no hash and no kernel is part of it.
     """
-    letters = "".join(one for one in unicodedata.normalize("NFKD", text) if unicodedata.category(one)[0] != "M")
-    words = _NORMAL_WORD.findall(letters.lower())
+    words = text.translate(_FORMS).split()
     if not words:
         return frozenset()
     return frozenset(tuple(words[at : at + ngram]) for at in range(max(len(words) - ngram, 0) + 1))

@@ -124,6 +124,9 @@ def test_families_share_60_percent_of_the_words(sentences):
 
 def test_shingles_and_jaccard_by_hand():
     assert word_shingles("Été, a_b  C3!") == {("ete", "a", "b", "c3")}
+    folded = {("ete",), ("\ufb01n",), ("ix",), ("strasse",), ("½",)}
+    assert word_shingles("e\u0301te \ufb01n \u0130x STRASSE ½", 1) == folded
+    assert word_shingles("日本go", 2) == {("日", "本"), ("本", "go")}
     assert word_shingles("a b c", 2) == {("a", "b"), ("b", "c")}
     assert word_shingles("... _") == frozenset()
     assert jaccard(word_shingles("a b c d", 2), word_shingles("a b c e", 2)) == 2 / 4
