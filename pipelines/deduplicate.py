@@ -113,7 +113,7 @@ class OlderRun:
             for name, table in LEFT
             if name in stages
         }
-        names = "\n".join(f"{table} {file.sha256}" for table, some in sorted(files.items()) for file in some)
+        names = "\n".join(sorted(f"{table} {file.sha256}" for table, some in files.items() for file in some))
         rows = {table: sum(file.rows for file in some) for table, some in files.items()}
         return cls(address, hashlib.sha256(names.encode()).hexdigest(), said["generation"], stages, rows)
 

@@ -291,12 +291,12 @@ def test_copies_of_texts_and_urls_have_one_that_stays(whole):
     documents, by_text, by_url = whole.identified(), defaultdict(list), defaultdict(list)
     found = whole.duplicates()
     for doc_id in sorted(documents, key=lambda one: (documents[one]["rank"], one)):
-        by_text[documents[doc_id]["text"]].append(doc_id)
-    expected = {copy: ("exact_duplicate", first) for first, *copies in by_text.values() for copy in copies}
-    for first, *_ in by_text.values():
-        by_url[documents[first]["url"]].append(first)
-    for first, *others in by_url.values():  # they are in the order of their texts' firsts, which is the order of all
-        expected |= dict.fromkeys(others, ("duplicate_url", first))
+        by_url[documents[doc_id]["url"]].append(doc_id)
+    expected = {copy: ("duplicate_url", first) for first, *copies in by_url.values() for copy in copies}
+    for first, *_ in by_url.values():  # they are in the order of all
+        by_text[documents[first]["text"]].append(first)
+    for first, *copies in by_text.values():
+        expected |= dict.fromkeys(copies, ("exact_duplicate", first))
     assert found == expected
 
 

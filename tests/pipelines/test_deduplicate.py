@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from pipelines.commit import Commit, FileRecord
+from pipelines import deduplicate
+from pipelines.commit import Commit, FileRecord, read_commits
 from pipelines.deduplicate import Deduplicate, Near, OlderRun, Passages
 from pipelines.errors import RecipeError
 from pipelines.near_duplicates.presets import PRESETS, Shape
@@ -64,7 +65,8 @@ def test_deduplicate_refuses(settings, said):
 
 
 def older(generation: int) -> OlderRun:
-    return OlderRun(f"/runs/{generation}", f"sha {generation}", "5-tokenize", generation, {"hashes": 1})
+    stages = {"find-duplicates": "3-find-duplicates", "tokenize": "5-tokenize"}
+    return OlderRun(f"/runs/{generation}", f"sha {generation}", generation, stages, {"find-duplicates/hashes": 1})
 
 
 def test_a_generation_follows_all_that_it_looks_at():
@@ -81,6 +83,7 @@ def test_the_resolved_settings_are_what_decides_about_the_output():
     other = Deduplicate(near=Near(shape=PRESETS["fineweb"]), older=(older(3),), prefer=("length",))
     assert one.resolved() == other.resolved() == {
         "exact": None,
+        "normalised": False,
         "url": None,
         "near": {
             "shape": {"bands": 14, "rows": 8, "unit": "word", "ngram": 5, "seed": 0},
@@ -89,7 +92,14 @@ def test_the_resolved_settings_are_what_decides_about_the_output():
         },
         "passages": None,
         "prefer": ["length"],
-        "older": [{"sha256": "sha 3", "stage": "5-tokenize", "generation": 3, "rows": {"hashes": 1}}],
+        "older": [
+            {
+                "sha256": "sha 3",
+                "generation": 3,
+                "stages": {"find-duplicates": "3-find-duplicates", "tokenize": "5-tokenize"},
+                "rows": {"find-duplicates/hashes": 1},
+            }
+        ],
         "for_later_runs": False,
         "generation": 4,
     }  # fmt: skip
@@ -100,21 +110,23 @@ def test_the_resolved_settings_are_what_decides_about_the_output():
 
 
 def write_run(folder: Path, settings: Deduplicate | None, hashes: tuple[str, ...] = ("b2", "a1")) -> Path:
-    """Write what is read of a finished run: its resolved recipe and the commits of its last stage."""
-    (folder / "stages/9-tokenize/commits").mkdir(parents=True)
+    """Write what is read of a finished run: its resolved recipe, and the commits of two stages that leave something."""
+    left = {"3-find-duplicates": ("duplicates", "hashes"), "9-tokenize": ("documents", "band_keys", "shingle_sets")}
+    for stage, tables in left.items():
+        (folder / f"stages/{stage}/commits").mkdir(parents=True)
+        for place, sha256 in enumerate(hashes):
+            files = tuple(
+                FileRecord(table, f"stages/{stage}/{table}/{sha256}", 10, f"{sha256}{table}", 5 + place)
+                for table in tables
+            )
+            split = f"{place:032x}"
+            commit = Commit(split, f"bucket {place}", files, ())
+            (folder / f"stages/{stage}/commits/{split}.json").write_bytes(commit.to_json())
     resolved: dict[str, Any] = {
         "deduplicate": settings and settings.resolved(),
-        "stages": {"1-read": {}, "9-tokenize": {}},
+        "stages": {stage: {} for stage in ("1-read", *left)},
     }
     (folder / "recipe.json").write_text(json.dumps(resolved))
-    for place, sha256 in enumerate(hashes):
-        files = tuple(
-            FileRecord(table, f"stages/9-tokenize/{table}/{sha256}", 10, f"{sha256}{table}", 5 + place)
-            for table in ("documents", "hashes", "band_keys", "shingle_sets")
-        )
-        split = f"{place:032x}"
-        commit = Commit(split, f"bucket {place}", files, ())
-        (folder / f"stages/9-tokenize/commits/{split}.json").write_bytes(commit.to_json())
     (folder / "run.json").write_text("{}")
     return folder
 
@@ -124,8 +136,9 @@ SETTINGS = Deduplicate(exact="all", near=Near(preset="fineweb"), for_later_runs=
 
 def test_an_older_run_is_what_it_left(tmp_path):
     run = OlderRun.of(str(write_run(tmp_path / "run", SETTINGS)), SETTINGS.resolved())
-    assert (run.stage, run.generation) == ("9-tokenize", 0)
-    assert run.rows == {"hashes": 11, "band_keys": 11, "shingle_sets": 11}
+    assert run.stages == {"find-duplicates": "3-find-duplicates", "tokenize": "9-tokenize"}
+    assert run.generation == 0
+    assert run.rows == dict.fromkeys(("find-duplicates/hashes", "tokenize/band_keys", "tokenize/shingle_sets"), 11)
     assert run.address == str(tmp_path / "run")
     moved = OlderRun.of(str(write_run(tmp_path / "moved", SETTINGS)), SETTINGS.resolved())
     assert moved.sha256 == run.sha256
@@ -134,10 +147,17 @@ def test_an_older_run_is_what_it_left(tmp_path):
     assert other.sha256 != run.sha256
 
 
+def test_the_order_in_which_a_folder_is_listed_does_not_matter(tmp_path, monkeypatch):
+    folder = str(write_run(tmp_path / "run", SETTINGS))
+    expected = OlderRun.of(folder, SETTINGS.resolved())
+    monkeypatch.setattr(deduplicate, "read_commits", lambda *where: dict(reversed(read_commits(*where).items())))
+    assert OlderRun.of(folder, SETTINGS.resolved()) == expected
+
+
 def test_settings_that_do_not_touch_the_keys_may_differ(tmp_path):
     folder = write_run(tmp_path / "run", SETTINGS)
     here = Deduplicate(exact="all", near=Near(shape=PRESETS["fineweb"]), prefer=("newest",), passages=Passages(lines=1))
-    assert OlderRun.of(str(folder), here.resolved()).rows["hashes"] == 11
+    assert OlderRun.of(str(folder), here.resolved()).rows["find-duplicates/hashes"] == 11
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,8 @@ def corpus() -> dict[str, list[Row]]:
     """Return the documents of each source.
 
     - copies: of a text, in the same source and in others
-    - pages: one URL, other texts, of which no other kind of copy exists
+    - pages: one URL, other texts; of every second one the text that goes, and one similar to another that stays, are
+      there once more under other URLs
     - edits: of a text, with some of its words changed, from a few to too many
     - chain: windows that move on over one long text, each similar to the next ones alone
     - forms: 60% of boilerplate, so that one bucket holds all of them and few are similar
@@ -65,9 +66,14 @@ def corpus() -> dict[str, list[Row]]:
             for share in (0.005, 0.02, 0.05, 0.3):
                 made.append((random_.choice(SOURCES), "", edited(text, share, stray, random_)))
     for place in range(8):
-        for version, source in enumerate(SOURCES):
-            page = " ".join(random_.choices(stray, k=80))
-            made.append((source, f"http://page.example/{place}", f"Version {version}. {page}"))
+        url, copied = f"http://page.example/{place}", place % 2 == 0
+        pages = [" ".join([f"Version {version}.", *random_.choices(stray, k=80)]) for version in range(3)]
+        if copied:
+            pages[0] = edited(web[3 * place], 0.01, stray, random_)
+        for source, page in zip(SOURCES, pages, strict=True):
+            made.append((source, url, page))
+            if copied:
+                made.append((random_.choice(SOURCES), "", page))
     walk = random_.choices(stray, k=900)
     made += [(random_.choice(SOURCES), "", " ".join(walk[at : at + 300])) for at in range(0, 600, 12)]
     form = " ".join(random_.choices(stray, k=60))
