@@ -187,6 +187,9 @@ class _Loader:
         for source in settings.expect_removed:
             if source not in sources:
                 raise self._file.fault(f"{where}.expect_removed", source, f"one of {', '.join(sources)}")
+        if older and settings.exact is None:
+            reason = "needs exact too: a record of an older run that comes again is known by its text"
+            raise self._file.fault(f"{where}.older", older, reason)
         runs = []
         for place, address in enumerate(older):
             located = address if scheme_of(address) else str((self._path.parent / address).resolve())

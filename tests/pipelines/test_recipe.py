@@ -109,6 +109,7 @@ WRONG = [
     ("sources.web.colour", 1, ["sources.web.colour: found 1", "unknown key", "include", "max_record_bytes"]),
     ("sources.web.name", "other", ["sources.web.name: found 'other'", "unknown key"]),
     ("sources.web.transforms.1.language.lang", ["de"], ["transforms[1].language.lang", "['de']", "languages"]),
+    ("deduplicate", {"url": "all", "older": ["a"]}, ["deduplicate.older: found ['a']", "needs exact too"]),
     ("deduplicate.fuzzy", "all", ["deduplicate.fuzzy: found 'all'", "allowed are exact"]),
     ("tokenizer.vocabulary", "x", ["tokenizer.vocabulary: found 'x'", "encoding, encoder"]),
     ("output.bucket", 3, ["output.bucket: found 3", "buckets, partition_by"]),
