@@ -6,7 +6,8 @@ All sides have datatrove's defaults: 14 bands of 8 rows, word 5-grams (our prese
 
 - `unverified`: by us, if the two have a band in common: what others delete by;
 - `verified`: by us, if besides the true Jaccard similarity of their sets of shingles is at least `THRESHOLD`;
-- `job`: if a run of the recipe below removed one of the two and its stored edge leads to the other;
+- `job`: if a run of the recipe below removed one of the two and its stored edge leads to the other (where it leads to
+  a third document, only `thinned_080` counts the pair: those of which not both stay);
 - `datatrove`: if the two have a band in common in its signature files.
 
 A document is removed, unverified and by datatrove, if it is in one cluster (connected component) with one that is kept;
@@ -285,6 +286,7 @@ def of_generated(texts: Texts, sets: Shingles, sides: Mapping[str, Found]) -> di
         "pairs": len(pairs),
         "pairs_080": len(alike),
         "recall_080": {name: recall(side, alike) for name, side in sides.items()},
+        "thinned_080": {name: thinned(side, alike) for name, side in sides.items()},
         "recall_080_expected": statistics.mean(SHAPE.probability(similarity[pair]) for pair in alike),
         "recall_080_difference": difference,
         "recall_080_standard_error": error,
@@ -372,6 +374,11 @@ def recall(side: Found, pairs: Sequence[Pair]) -> float | None:
     return found_of(side, pairs) / len(pairs) if pairs else None
 
 
+def thinned(side: Found, pairs: Sequence[Pair]) -> float | None:
+    """Return the share of pairs of which not both stay; None of none."""
+    return sum(not side.removed.keys().isdisjoint(pair) for pair in pairs) / len(pairs) if pairs else None
+
+
 def found_of(side: Found, pairs: Iterable[Pair]) -> int:
     """Return how many of the pairs are found."""
     return sum(pair in side.pairs for pair in pairs)
@@ -417,6 +424,8 @@ def show(result: Mapping[str, Any]) -> None:
         f"{'0.80 and above':22}{generated_['pairs_080']:8}{generated_['recall_080_expected']:10.4f}"
         + "".join(f"{row[n]:12.4f}" for n in names)
     )
+    row = generated_["thinned_080"]
+    print(f"{'  of them not both stay':40}" + "".join(f"{row[n]:12.4f}" for n in names))
     for label, row in generated_["recall_080_by_change"].items():
         print(f"{'  of them ' + label:40}" + "".join(f"{row[n]:12.4f}" for n in names))
     print(

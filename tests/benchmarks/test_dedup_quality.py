@@ -60,6 +60,13 @@ def test_precision_by_hand():
     assert counted["removed_below_050"] == {"one": 1, "none": 0}
 
 
+def test_a_pair_is_thinned_if_not_both_stay():
+    side = Found(frozenset([(0, 1)]), {1: 0, 5: 0})
+    assert benchmark.thinned(side, [(0, 1), (4, 5), (0, 4), (1, 5)]) == 0.75
+    assert benchmark.recall(side, [(0, 1), (4, 5), (0, 4), (1, 5)]) == 0.25
+    assert benchmark.thinned(side, []) is benchmark.recall(side, []) is None
+
+
 def test_labels_are_counted_apart():
     texts = benchmark.Texts([TEXT, NEAR, PART], {"light": [(0, 1)], "non": [(0, 2)]})
     sides = {"one": Found(frozenset([(0, 1), (0, 2), (1, 2)]), {})}
