@@ -88,6 +88,9 @@ bench: setup ## every figure of docs/performance.md
 	$(BIN)/python benchmarks/pii.py
 	$(BIN)/python benchmarks/code_rules.py
 	$(BIN)/python benchmarks/url_rules.py
+	$(BIN)/python benchmarks/dedup.py
+	$(BIN)/python benchmarks/dedup_quality.py
+	$(BIN)/python benchmarks/contamination.py
 	$(BIN)/python benchmarks/stream.py
 	$(BIN)/python benchmarks/engines.py
 	$(BIN)/python benchmarks/learn.py
