@@ -89,11 +89,23 @@ class OlderRun:
 
     @classmethod
     def of(cls, address: str, settings: dict[str, Any]) -> OlderRun:
-        """Look a run up. Raises `RecipeError` where it left nothing, or was deduplicated by other `settings`."""
+        """Look a run up.
+
+        Raises `RecipeError` where it left nothing, is not whole, or was deduplicated by other `settings`.
+        """
         storage = open_output(address)
-        if not storage.exists("run.json"):
+        if not (storage.exists("run.json") and storage.exists("recipe.json")):
             raise RecipeError(f"{address}: holds no finished run\nhint: give the folder that `headrace run` wrote")
-        resolved = json.loads(storage.read("recipe.json"))
+        try:
+            return cls._of(address, storage, json.loads(storage.read("recipe.json")), settings)
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise RecipeError(
+                f"{address}/recipe.json: is no resolved recipe of this version ({type(error).__name__}: {error})\n"
+                "hint: run its recipe anew with this version"
+            ) from error
+
+    @classmethod
+    def _of(cls, address: str, storage: Storage, resolved: dict[str, Any], settings: dict[str, Any]) -> OlderRun:
         said = resolved.get("deduplicate") or {}
         if not said.get("for_later_runs"):
             raise RecipeError(
@@ -108,6 +120,13 @@ class OlderRun:
         stages = {name.partition("-")[2]: name for name in resolved["stages"]}
         stages = {name: stages[name] for name in (URLS, TEXTS, LAST) if name in stages}
         commits = {name: read_commits(storage, f"stages/{stage}").values() for name, stage in stages.items()}
+        buckets = int(resolved["output"]["buckets"])
+        for name, some in commits.items():
+            if len(some) != buckets:  # what is not there would be missed by nobody
+                raise RecipeError(
+                    f"{address}/stages/{stages[name]}/commits: found {len(some)} commits of {buckets} buckets\n"
+                    "hint: copy the folder whole, or run its recipe into it again: it makes what is missing"
+                )
         files = {
             f"{name}/{table}": [file for commit in commits[name] for file in commit.files if file.table == table]
             for name, table in LEFT
@@ -115,7 +134,7 @@ class OlderRun:
         }
         names = "\n".join(sorted(f"{table} {file.sha256}" for table, some in files.items() for file in some))
         rows = {table: sum(file.rows for file in some) for table, some in files.items()}
-        return cls(address, hashlib.sha256(names.encode()).hexdigest(), said["generation"], stages, rows)
+        return cls(address, hashlib.sha256(names.encode()).hexdigest(), int(said["generation"]), stages, rows)
 
     @property
     def storage(self) -> Storage:

@@ -125,6 +125,7 @@ def write_run(folder: Path, settings: Deduplicate | None, hashes: tuple[str, ...
     resolved: dict[str, Any] = {
         "deduplicate": settings and settings.resolved(),
         "stages": {stage: {} for stage in ("1-read", *left)},
+        "output": {"buckets": len(hashes)},
     }
     (folder / "recipe.json").write_text(json.dumps(resolved))
     (folder / "run.json").write_text("{}")
@@ -189,3 +190,43 @@ def test_what_is_no_older_run_is_refused(tmp_path):
         folder = write_run(tmp_path / name, settings)
         with pytest.raises(RecipeError, match="left nothing for later runs\nhint: run its recipe anew with `for_later"):
             OlderRun.of(str(folder), SETTINGS.resolved())
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda _: "{", "JSONDecodeError: "),
+        (lambda _: "[]", "AttributeError: "),
+        (lambda resolved: json.dumps(resolved | {"deduplicate": {"for_later_runs": True}}), "KeyError: 'exact'"),
+        (lambda resolved: json.dumps(resolved | {"stages": None}), "TypeError: "),
+        (lambda resolved: json.dumps(resolved | {"output": {}}), "KeyError: 'buckets'"),
+        (
+            lambda resolved: json.dumps(resolved | {"deduplicate": resolved["deduplicate"] | {"generation": "x"}}),
+            "ValueError: ",
+        ),
+    ],
+)
+def test_the_recipe_of_an_older_run_that_is_damaged_or_of_another_version_is_refused(change, said, tmp_path):
+    folder = write_run(tmp_path / "run", SETTINGS)
+    (folder / "recipe.json").write_text(change(json.loads((folder / "recipe.json").read_text())))
+    with pytest.raises(RecipeError) as error:
+        OlderRun.of(str(folder), SETTINGS.resolved())
+    assert str(error.value).startswith(f"{folder}/recipe.json: is no resolved recipe of this version ({said}")
+    assert str(error.value).endswith("\nhint: run its recipe anew with this version")
+
+
+def test_an_older_run_without_its_recipe_is_refused(tmp_path):
+    folder = write_run(tmp_path / "run", SETTINGS)
+    (folder / "recipe.json").unlink()
+    with pytest.raises(RecipeError, match="holds no finished run"):
+        OlderRun.of(str(folder), SETTINGS.resolved())
+
+
+@pytest.mark.parametrize("stage", ["3-find-duplicates", "9-tokenize"])
+def test_an_older_run_that_lost_a_commit_is_refused(stage, tmp_path):
+    """Its documents would be missed by nobody: copies of them would stay."""
+    folder = write_run(tmp_path / "run", SETTINGS)
+    next((folder / f"stages/{stage}/commits").iterdir()).unlink()
+    with pytest.raises(RecipeError) as error:
+        OlderRun.of(str(folder), SETTINGS.resolved())
+    assert str(error.value).startswith(f"{folder}/stages/{stage}/commits: found 1 commits of 2 buckets\nhint: ")
