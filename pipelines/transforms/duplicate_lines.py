@@ -36,6 +36,7 @@ from pipelines.transform import EMPTY_SCHEMA, Evidence, set_verdict, verdicts
 from pipelines.transforms.edits import END, KIND, ROW, START, Edits, apply_edits, with_room
 from pipelines.transforms.exact import first_of_key
 from pipelines.transforms.murmur3 import finish_hash, hash_128, hash_block
+from pipelines.transforms.rules import MOST_THRESHOLD
 from pipelines.transforms.scope import Scope, scope_hashes
 from pipelines.transforms.spans import count_characters, next_line
 from pipelines.transforms.words import code_point_classes, text_view
@@ -98,6 +99,8 @@ class LineHashes:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}: {value} is too few\nhint: give 1 or more")
+            if value is not None and value > MOST_THRESHOLD:
+                raise ValueError(f"{name}: {value} is too many\nhint: give at most {MOST_THRESHOLD:,}")
         if self.lines is None and self.paragraphs is None:
             raise ValueError("lines, paragraphs: both are null\nhint: say for one of them how many equal ones stay")
 

@@ -22,7 +22,7 @@ def scope_hashes(batch: pa.RecordBatch, scope: Scope) -> np.ndarray:
     """Return what is mixed into the hashes of a row, so that they are equal within one scope only: uint64, (rows,).
 
     It is xxh3_64 of the row's value in the column that the scope names, and 0 for "all". Rows without a value are one
-    scope of their own. The dump is a column where a source has it, and else what the path of the record says.
+    scope of their own. The dump is what the path of the record says.
     """
     if scope == "all":
         return np.zeros(batch.num_rows, np.uint64)
@@ -33,9 +33,7 @@ def scope_hashes(batch: pa.RecordBatch, scope: Scope) -> np.ndarray:
 
 
 def _dumps(batch: pa.RecordBatch) -> pa.DictionaryArray:
-    """Return the dump of every row, null where nothing tells it."""
-    if "dump" in batch.schema.names:
-        return batch.column("dump").dictionary_encode()
+    """Return the dump of every row, null where its path does not tell it."""
     paths = batch.column("origin_path").dictionary_encode()
     found = pc.struct_field(pc.extract_regex(paths.dictionary, DUMP), "dump")
     return found.take(paths.indices).dictionary_encode()

@@ -382,6 +382,7 @@ def test_edits_of_another_text_are_refused():
     [
         ({"lines": 0, "paragraphs": None}, "lines: 0 is too few"),
         ({"lines": None, "paragraphs": -1}, "paragraphs: -1 is too few"),
+        ({"lines": 10**20, "paragraphs": None}, "lines: 100000000000000000000 is too many"),
         ({"lines": None, "paragraphs": None}, "both are null"),
         ({"lines": 1, "paragraphs": None, "min_characters": 0}, "min_characters: 0 is too few"),
     ],

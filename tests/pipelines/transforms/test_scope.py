@@ -13,7 +13,7 @@ def test_all_documents_are_one_scope():
     assert scope_hashes(batch_of([document(source="a"), document(source="b")]), "all").tolist() == [0, 0]
 
 
-@pytest.mark.parametrize("scope", ["source", "language", "dump"])
+@pytest.mark.parametrize("scope", ["source", "language"])
 def test_a_scope_is_the_hash_of_its_value(scope):
     rows = [{scope: value} for value in ("b", "a", "b", "")]
     found = scope_hashes(pa.RecordBatch.from_pylist(rows), scope)
@@ -35,7 +35,7 @@ def test_no_rows_have_no_scopes():
         assert scope_hashes(batch_of([document()]).slice(1), scope).tolist() == []
 
 
-def test_the_dump_is_told_by_the_path_where_no_column_does():
+def test_the_dump_is_told_by_the_path():
     paths = [
         "crawl-data/CC-MAIN-2024-10/segments/1707/warc/CC-MAIN-20240220211055-00000.warc.gz",
         "crawl-data/CC-MAIN-2024-18/segments/1712/warc/CC-MAIN-20240412101354-00000.warc.gz",
