@@ -69,7 +69,9 @@ TAKEN = pa.schema([*(LINE_HASHES.field(name) for name in ("doc_id", "rank")), LI
 LINE_EDITS = pa.schema(
     [
         *EDITS,
-        pa.field("kept_doc_id", DOC_ID, nullable=False),  # a document that keeps an equal line, perhaps the same one
+        # a document that keeps an equal line, perhaps the same one; of a paragraph the one with the first equal
+        # paragraph, of which lines may be cut that stand elsewhere
+        pa.field("kept_doc_id", DOC_ID, nullable=False),
     ]
 )
 

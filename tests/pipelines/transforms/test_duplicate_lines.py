@@ -282,7 +282,8 @@ def test_nothing_is_lost(corpus):
         check_cut(given_row["text"], row["text"], [(edit["start"], edit["end"]) for edit in own], row["verdict"])
     assert all(after[scope] == before[scope] for scope in before)
     kept = {row["doc_id"] for row in result.to_pylist() if row["verdict"] is None}
-    assert {row["kept_doc_id"] for row in edits.to_pylist()} <= kept
+    as_lines = [row for row in edits.to_pylist() if row["reason"] == "duplicate_line"]
+    assert {row["kept_doc_id"] for row in as_lines} <= kept  # of a paragraph's keeper the lines may be cut one by one
 
 
 def check_cut(text: str | None, left: str | None, spans: list[tuple[int, int]], verdict: dict | None) -> None:
