@@ -49,6 +49,7 @@ def search(offsets: np.ndarray, data: np.ndarray, forms: np.ndarray, index: Prep
         at, end, seen, rolled, inside = offsets[row], offsets[row + 1], 0, np.uint64(0), False
         forget_units(units)
         num_seeds, read = 0, 0
+        words = np.empty((0, 3), np.int64)  # read when first needed, and once: a text may have seeds for many looks
         while at < end:
             num_grams, at, seen, rolled, inside = read_shingles(
                 data, at, end, forms, True, NGRAM, power, units, seen, rolled, inside, grams, 0
@@ -65,22 +66,28 @@ def search(offsets: np.ndarray, data: np.ndarray, forms: np.ndarray, index: Prep
                             num_seeds += 1
             read += num_grams
             if num_seeds >= MAX_HITS:
-                found, num = _compare(row, offsets[row], end, data, forms, index, seeds[:num_seeds], found, num)
+                found, num, words = _compare(
+                    row, offsets[row], end, data, forms, index, seeds[:num_seeds], words, found, num
+                )
                 num_seeds = 0
         if num_seeds:
-            found, num = _compare(row, offsets[row], end, data, forms, index, seeds[:num_seeds], found, num)
+            found, num, words = _compare(
+                row, offsets[row], end, data, forms, index, seeds[:num_seeds], words, found, num
+            )
     return found[:num].copy()
 
 
 @numba.njit(nogil=True, cache=True)
 def _compare(
     row: int, begin: int, end: int, data: np.ndarray, forms: np.ndarray, index: Prepared, seeds: np.ndarray,
-    found: np.ndarray, num: int,
-) -> tuple[np.ndarray, int]:  # fmt: skip
-    """Compare the text with every item that has enough seeds in one place, and add what is found."""
+    words: np.ndarray, found: np.ndarray, num: int,
+) -> tuple[np.ndarray, int, np.ndarray]:  # fmt: skip
+    """Compare the text with every item that has enough seeds in one place, and add what is found.
+
+    `words` are those of the text, or none as long as nobody has read them; they are returned too.
+    """
     if len(seeds) > 1:
         seeds.sort()
-    words = np.empty((0, 3), np.int64)
     first, behind, last_item, free = 0, 0, -1, 0  # of `last_item` nothing begins before the word `free`
     while first < len(seeds):
         item, begins = seeds[first] >> 32, (seeds[first] & 0xFFFFFFFF) - MAX_WORDS
@@ -103,7 +110,7 @@ def _compare(
             num += 1
             last_item, free = item, stop + 1
         first = behind
-    return found, num
+    return found, num, words
 
 
 @numba.njit(nogil=True, cache=True)

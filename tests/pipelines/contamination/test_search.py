@@ -27,7 +27,7 @@ from pipelines.contamination.prepared import (
     required,
     weight,
 )
-from pipelines.contamination.search import END, ITEM, ROW, SCORE, START, search
+from pipelines.contamination.search import END, ITEM, MAX_HITS, ROW, SCORE, START, search
 from pipelines.near_duplicates.shingles import code_point_forms, shingle_sets
 from pipelines.transforms.words import text_view
 
@@ -227,6 +227,16 @@ def test_hostile_texts_cost_no_more_than_their_length(text):
     seconds(text[:1_000])
     quarter = min(seconds(text[: len(text) // 4]) for _ in range(3))
     assert seconds(text) < 8 * quarter + 0.2
+
+
+def test_a_text_with_more_seeds_than_are_looked_at_together():
+    """What is found behind the first look has the same words and places: the words are read once for all looks."""
+    item = " ".join(made(random.Random(5), 16))
+    index = prepared(item)
+    times = 2 * MAX_HITS // int((index.postings[:, 0] == 0).sum())
+    hits = found(index, f"{item}. " * times)
+    assert [hit[START] for hit in hits] == [place * (len(item) + 2) for place in range(times)]
+    assert {hit[END] - hit[START] for hit in hits} == {len(item)}
 
 
 def test_lengths():
