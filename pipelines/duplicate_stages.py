@@ -10,14 +10,15 @@
     round-NN-offer       group  messages by doc_id: proposers' sets to those behind them
     round-NN-decide      group  messages by doc_id: true similarities, who is kept and who is removed
     round-NN-propose     group  members of crowded buckets by band, from the second round on
+    round-NN-finish      group  the edges between the last few undecided documents, in one place
     clusters             group  edges by the kept document: clusters and their sizes
     sort-near-duplicates group  edges by doc_id, bucketed like the documents
     line-hashes          map    documents that stay -> hashes of their lines and paragraphs
     find-duplicate-lines group  those by hash: all but the first few of each, as edits
     sort-edits           group  edits by doc_id
 
-Rounds go on until nobody is undecided: how many there are is a matter of the data, and they share a number, so that
-the names of all other stages do not depend on it.
+Rounds go on until nobody is undecided, or so few are that one more stage finishes: how many there are is a matter of
+the data, and they share a number, so that the names of all other stages do not depend on it.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from pipelines.near_duplicates import tables
 from pipelines.near_duplicates.ask import Ask
 from pipelines.near_duplicates.clusters import Clusters
 from pipelines.near_duplicates.decide import Decide, Offer
+from pipelines.near_duplicates.finish import Finish
 from pipelines.near_duplicates.propose import Propose
 from pipelines.schema import DOC_ID, with_columns
 from pipelines.sinks.derived import DerivedOutput
@@ -71,7 +73,7 @@ from pipelines.transforms.near_duplicate import (
 from pipelines.transforms.rank import Rank
 
 DOCUMENTS, IDENTIFY = "documents", "2-identify"
-MESSAGES = TableOutput("messages", tables.MESSAGES)
+MESSAGES, CHAINS = TableOutput("messages", tables.MESSAGES), TableOutput("chains", tables.CHAINS)
 
 
 def hashing(settings: Deduplicate, place: int) -> tuple[Transform, ...]:
@@ -95,6 +97,8 @@ class DuplicateStages:
     output: Storage
     rounds: int
     """Of near-deduplication."""
+    finish: bool
+    """Whether the last round is followed by the stage that decides what it left."""
     stages: list[Stage] = dataclasses.field(default_factory=list)
     sides: list[Side] = dataclasses.field(default_factory=list)
     """Tables of the last stage, and the steps that look documents up in them."""
@@ -102,7 +106,7 @@ class DuplicateStages:
     editors: list[Transform] = dataclasses.field(default_factory=list)
     """Steps behind all judges, and behind what is left of the texts for later runs."""
     last_of_rounds: str | None = None
-    """The stage whose table `undecided` says whether another round is needed."""
+    """The stage whose tables say whether another round is needed; None once the rounds are finished."""
     number: int = 2
     """Of the last stage so far."""
 
@@ -175,12 +179,16 @@ class DuplicateStages:
                     TableOutput("near_duplicates", tables.NEAR_DUPLICATES),
                     TableOutput("undecided", tables.UNDECIDED_DOCUMENTS),
                     TableOutput("members", tables.MEMBERS),
+                    CHAINS,
                     MESSAGES,
                 ],
             )  # fmt: skip
             edges.append(TableOf(decided, "near_duplicates"))
             told = [TableOf(decided, "messages")]
-        self.last_of_rounds = decided
+        if self.finish:
+            edges.append(self._finish(decided))
+        else:
+            self.last_of_rounds = decided
         clusters = self._group(
             "clusters", edges, tables.NEAR_DUPLICATES, "kept_doc_id", (), Clusters(),
             [TableOutput("clusters", tables.CLUSTERS), TableOutput("cluster_sizes", tables.CLUSTER_SIZES)],
@@ -188,6 +196,13 @@ class DuplicateStages:
         self._sort("sort-near-duplicates", edges, tables.NEAR_DUPLICATES)
         self.sides.append(Side(TableOf(clusters, "cluster_sizes"), tables.CLUSTER_SIZES))
         self.judges.append(NearDuplicate(near.threshold))
+
+    def _finish(self, decided: str) -> TableOf:
+        stage = self._group(
+            f"round-{self.rounds:02d}-finish", [TableOf(decided, CHAINS.table)], tables.CHAINS, "chain", ("rank",),
+            Finish(), [TableOutput("near_duplicates", tables.NEAR_DUPLICATES)], ("doc_id", "other"),
+        )  # fmt: skip
+        return TableOf(stage, "near_duplicates")
 
     def _passages(self, passages: Passages) -> None:
         gone = tuple(side for side in self.sides if side.given.table in GONE)

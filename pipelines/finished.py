@@ -15,7 +15,7 @@ from pipelines.errors import VerifyError
 from pipelines.manifests import LEDGER_FILE
 from pipelines.plan import Plan, build_plan
 from pipelines.recipe import recipe_of_resolved
-from pipelines.run import RECIPE_FILE, RUN_FILE, given_of, num_undecided, roots_of
+from pipelines.run import RECIPE_FILE, RUN_FILE, given_of, roots_of
 from pipelines.storage.local import LocalStorage
 from pipelines.storage.schemes import open_output
 from pipelines.storage.storage import Storage
@@ -81,6 +81,7 @@ def open_run(output: Path | str) -> FinishedRun:
             if stage.name not in commits:
                 found = read_commits(storage, stage.folder).values()
                 commits[stage.name] = sorted(found, key=lambda commit: commit.label)
-        if plan.last_of_rounds is None or not num_undecided(commits[plan.last_of_rounds]):
+        more = plan.next_round(commits[plan.last_of_rounds], storage) if plan.last_of_rounds else None
+        if more is None:
             return FinishedRun(storage, plan, commits)
-        plan = build_plan(plan.recipe, storage, plan.rounds + 1)
+        plan = more

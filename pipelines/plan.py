@@ -15,14 +15,18 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections import defaultdict
+from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
 
+from pipelines.commit import Commit
 from pipelines.contamination.canaries import Canaries
 from pipelines.deduplicate import LAST
 from pipelines.duplicate_stages import DOCUMENTS, IDENTIFY, DuplicateStages, hashing
 from pipelines.errors import RecipeError
+from pipelines.near_duplicates.finish import MOST_CHAINED
 from pipelines.quality_classifier.model import SCORE_ONE
 from pipelines.recipe import Recipe, SourceRecipe
 from pipelines.schema import CORE, IDENTITY, with_columns
@@ -54,7 +58,7 @@ class Plan:
     rounds: int = 1
     """Of near-deduplication: those that were needed so far."""
     last_of_rounds: str | None = None
-    """The stage whose table `undecided` holds rows where another round is needed; None without near-deduplication."""
+    """The stage that says whether another round is needed; None where the rounds are finished, or there are none."""
 
     @property
     def fingerprint(self) -> str:
@@ -64,6 +68,18 @@ class Plan:
     def resolved_json(self) -> bytes:
         """Return the resolved recipe's file."""
         return (json.dumps(self.resolved, indent=1, ensure_ascii=False) + "\n").encode()
+
+    def next_round(self, commits: Iterable[Commit], output: Storage) -> Plan | None:
+        """Return the plan with what has to follow the last round, by its commits; None where all is decided."""
+        rows: dict[str, int] = defaultdict(int)
+        for commit in commits:
+            for file in commit.files:
+                rows[file.table] += file.rows
+        if not rows["undecided"]:
+            return None
+        if rows["members"] or rows["chains"] > MOST_CHAINED:
+            return build_plan(self.recipe, output, self.rounds + 1)
+        return build_plan(self.recipe, output, self.rounds, finish=True)
 
     @property
     def canaries(self) -> dict[str, Canaries]:
@@ -97,8 +113,8 @@ class Plan:
         }
 
 
-def build_plan(recipe: Recipe, output: Storage, rounds: int = 1) -> Plan:
-    """Lay out the stages of a recipe, with so many rounds of near-deduplication where it asks for that.
+def build_plan(recipe: Recipe, output: Storage, rounds: int = 1, *, finish: bool = False) -> Plan:
+    """Lay out the stages of a recipe, with so many rounds of near-deduplication where it asks for that, and their end.
 
     Raises `RecipeError` when its transforms do not fit together.
     """
@@ -126,13 +142,13 @@ def build_plan(recipe: Recipe, output: Storage, rounds: int = 1) -> Plan:
         ),
     ]
     found = (
-        DuplicateStages(recipe.deduplicate, read_schema, recipe.output.buckets, output, rounds)
+        DuplicateStages(recipe.deduplicate, read_schema, recipe.output.buckets, output, rounds, finish)
         if recipe.deduplicate
         else None
     )
     stages += found.stages if found else []
     stages.append(_tokenize(recipe, read_schema, found, output))
-    resolved = _resolved(recipe, stages) if rounds == 1 else build_plan(recipe, output).resolved
+    resolved = _resolved(recipe, stages) if rounds == 1 and not finish else build_plan(recipe, output).resolved
     return Plan(recipe, tuple(stages), resolved, rounds, found.last_of_rounds if found else None)
 
 

@@ -9,7 +9,7 @@ import os
 import platform
 import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import version
@@ -18,14 +18,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines.commit import Commit, CommittedTable, FileRecord, commit_path, faults_of, read_commits
+from pipelines.commit import CommittedTable, FileRecord, commit_path, faults_of, read_commits
 from pipelines.contamination.canaries import check_canaries
 from pipelines.engines.engine import Engine, Report, StageResult, sweep
 from pipelines.errors import HeadraceError, OutputError
 from pipelines.ledger import check_stages, check_tables, to_parquet, to_table
 from pipelines.manifests import LEDGER_FILE, write_manifests
 from pipelines.near_duplicates.propose import PROPOSERS
-from pipelines.plan import CANARY_PREFIX, DOCUMENTS, Plan, build_plan
+from pipelines.plan import CANARY_PREFIX, DOCUMENTS, Plan
 from pipelines.recipe import Root
 from pipelines.removal_alarm import check_removed
 from pipelines.sinks.tables import read_table
@@ -235,17 +235,12 @@ def _run_stages(
                     check_canaries(entries, source)
             if stage.name not in results:
                 results[stage.name] = _run_stage(stage, plan, splits, results, output, engine, report)
-            if stage.name == plan.last_of_rounds and num_undecided(results[stage.name].commits):
-                plan = build_plan(plan.recipe, output, plan.rounds + 1)
+            if stage.name == plan.last_of_rounds and (more := plan.next_round(results[stage.name].commits, output)):
+                plan = more
                 break
         else:
             _sweep_stages(plan, output)
             return plan, results
-
-
-def num_undecided(commits: Iterable[Commit]) -> int:
-    """Return how many documents a round has left undecided."""
-    return sum(file.rows for commit in commits for file in commit.files if file.table == "undecided")
 
 
 def _not_compared(results: Mapping[str, StageResult], output: Storage) -> list[str]:

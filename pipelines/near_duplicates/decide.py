@@ -19,9 +19,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.errors import LedgerImbalance
-from pipelines.near_duplicates.columns import new_keys, rows_of, words_of
+from pipelines.near_duplicates.columns import keys_of, new_keys, rows_of, words_of
 from pipelines.near_duplicates.jaccard import meets, shared_counts
 from pipelines.near_duplicates.tables import (
+    CHAINS,
     EDGE,
     KEPT,
     MEMBER,
@@ -133,7 +134,7 @@ def _said(
 class Decide:
     """Reduce of (doc_id; kind, other, band_key) over `MESSAGES`: compares what is offered, and decides what can be.
 
-    Yields `near_duplicates` (those removed), `undecided`, and for the next round `members` and `messages`.
+    Yields `near_duplicates` (those removed), `undecided`, for the next round `members` and `messages`, and `chains`.
     """
 
     threshold: int
@@ -218,6 +219,7 @@ def _decided(rows: pa.RecordBatch) -> Mapping[str, pa.RecordBatch]:
             doc_id=rows.column("doc_id").take(pa.array(firsts[state == UNDECIDED])),
         ),
         "members": _members(rows, members, firsts[document[members]], state[document[members]]),
+        "chains": _chains(rows, firsts, document, state, was_undecided, edges),
         "messages": _next_messages(rows, firsts, document, state, was_undecided, has_members, edges),
     }  # fmt: skip
 
@@ -245,6 +247,23 @@ def _members(rows: pa.RecordBatch, members: np.ndarray, owners: np.ndarray, stat
         rank=rows.column("rank").take(pa.array(owners)), doc_id=rows.column("doc_id").take(picked),
         state=pa.array(states), proposed=rows.column("proposed").take(picked),
     )  # fmt: skip
+
+
+def _chains(
+    rows: pa.RecordBatch, firsts: np.ndarray, document: np.ndarray, state: np.ndarray, was_undecided: np.ndarray,
+    edges: np.ndarray,
+) -> pa.RecordBatch:  # fmt: skip
+    """Return a row for the state of each document that was undecided, and one for each edge that is left."""
+    told = np.flatnonzero(was_undecided)
+    documents = np.concatenate([told, document[edges]])
+    num, owners, is_state = len(documents), pa.array(firsts[documents]), np.arange(len(documents)) < len(told)
+    picked = pa.array(np.where(is_state, 0, np.concatenate([told, edges])), mask=is_state)
+    order = np.argsort(documents, kind="stable")
+    return rows_of(
+        CHAINS, num, chain=keys_of(np.zeros((num, 16), np.uint8)), state=pa.array(state[documents]),
+        **{name: rows.column(name).take(owners) for name in ("rank", "doc_id", "place")},
+        **{name: rows.column(name).take(picked) for name in ("other", "shared", "total")},
+    ).take(pa.array(order))  # fmt: skip
 
 
 def _next_messages(

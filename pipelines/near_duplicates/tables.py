@@ -88,6 +88,20 @@ NEAR_DUPLICATES = pa.schema(
 
 UNDECIDED_DOCUMENTS = pa.schema([pa.field("doc_id", DOC_ID, nullable=False)])
 
+CHAINS = pa.schema(
+    [
+        pa.field("chain", DOC_ID, nullable=False),  # zeros: all are brought together
+        pa.field("rank", DOC_ID, nullable=False),
+        pa.field("doc_id", DOC_ID, nullable=False),
+        pa.field("state", pa.int8(), nullable=False),
+        pa.field("other", DOC_ID),  # a document before it that it is similar to; null: the row says its state alone
+        pa.field("shared", pa.int64()),
+        pa.field("total", pa.int64()),
+        pa.field("place", pa.int32()),
+    ]
+)
+"""What a round has made of the documents that were undecided, and the edges that are left between them."""
+
 CROWDED = pa.schema(
     [
         pa.field("band_key", DOC_ID, nullable=False),

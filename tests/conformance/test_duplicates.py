@@ -199,7 +199,7 @@ def test_rounds_that_are_no_longer_needed_are_swept(whole, small, tmp_path):
     """The input has changed since, and little is crowded any more: what is left is what a new run makes."""
     shutil.copytree(whole.output, tmp_path / "out")
     run_recipe(small.recipe, tmp_path / "out")
-    assert 1 < rounds_of(tmp_path / "out") == rounds_of(small.output) < rounds_of(whole.output)
+    assert rounds_of(tmp_path / "out") == rounds_of(small.output) < rounds_of(whole.output)
     assert tree_hashes(tmp_path / "out") == tree_hashes(small.output)
     assert list(verify_output(tmp_path / "out"))
 

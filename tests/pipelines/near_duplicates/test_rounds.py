@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 
 from pipelines.errors import LedgerImbalance
 from pipelines.near_duplicates.decide import Decide, Offer
+from pipelines.near_duplicates.finish import Finish
 from pipelines.near_duplicates.propose import PROPOSERS, Propose
 from pipelines.near_duplicates.tables import (
     BAND_KEYS,
+    CHAINS,
     CROWDED,
     KEPT,
     MEMBERS,
@@ -38,6 +40,7 @@ SCHEMAS = {
     "near_duplicates": NEAR_DUPLICATES,
     "undecided": UNDECIDED_DOCUMENTS,
     "members": MEMBERS,
+    "chains": CHAINS,
 }
 THRESHOLD = 5_000
 
@@ -109,7 +112,9 @@ def states_of(asked: pa.Table, documents: Sequence[Document], generation: int) -
     return pa.Table.from_pylist(rows, MESSAGES)
 
 
-def all_rounds(documents: Sequence[Document], cut: int, generation: int = 1) -> tuple[set[bytes], list, list, int]:
+def all_rounds(
+    documents: Sequence[Document], cut: int, generation: int = 1, finish: bool = False
+) -> tuple[set[bytes], list, list, int]:
     """Return who stays, the edges, the crowded buckets and how many rounds it took; checks each edge."""
     bands = [
         {"band_key": (band * 0x9E3779B97F4A7C15 % 2**64).to_bytes(16, "big"), "rank": one.rank, "doc_id": one.doc_id}
@@ -132,6 +137,10 @@ def all_rounds(documents: Sequence[Document], cut: int, generation: int = 1) -> 
         edges += decided["near_duplicates"].to_pylist()
         members, messages = decided["members"], [decided["messages"]]
         if decided["undecided"].num_rows == 0:
+            break
+        if finish and members.num_rows == 0:
+            finished = group([decided["chains"]], ("chain", "rank", "doc_id", "other"), Finish(), cut)
+            edges += finished["near_duplicates"].to_pylist()
             break
     removed = {edge["doc_id"] for edge in edges}
     kept = {document.doc_id for document in documents} - removed
@@ -170,6 +179,9 @@ def test_the_rounds_decide_like_one_by_one(seed: int) -> None:
     kept, *_ = all_rounds(documents, cut=[16, 64, 1024][seed % 3])
     assert kept == expected
     assert len(expected) < len(documents)
+    finished, _, _, rounds = all_rounds(documents, cut=[16, 64, 1024][seed % 3], finish=True)
+    assert finished == expected
+    assert rounds <= all_rounds(documents, 1024)[3]
 
 
 @given(seed=st.integers(0, 2**32 - 1), num=st.integers(1, 80), bands=st.integers(1, 60), topics=st.integers(1, 6))
@@ -205,6 +217,16 @@ def test_a_chain_is_not_removed_through_what_is_removed_itself() -> None:
     assert sorted(int.from_bytes(one, "big") for one in kept) == [0, 2, 4, 6, 8]
     assert all(edge["shared"] == 8 and edge["total"] == 16 for edge in edges)
     assert all_rounds(chain, 4)[0] == {one.doc_id for one in chain}  # 10 of 30 are shared
+
+
+def test_a_chain_is_finished_in_one_place():
+    """Each revision is similar to the next one alone: as many rounds as documents, or one."""
+    chain = [make(1000 - one, one, {0}, set(range(one * 4, one * 4 + 12))) for one in range(16)]
+    kept, edges, _, rounds = all_rounds(chain, 4)
+    assert rounds > 10
+    finished, their_edges, _, few = all_rounds(chain, 4, finish=True)
+    assert (finished, few) == (kept, 1)
+    assert sorted(edge["kept_doc_id"] for edge in their_edges) == sorted(edge["kept_doc_id"] for edge in edges)
 
 
 def test_a_bucket_of_templates_counts_what_it_does_not_compare() -> None:
