@@ -89,7 +89,7 @@ def _report(plan: Plan, commits: Commits, output: Storage, place: int, removed: 
     clusters = _largest(plan, commits, output, place)
     lines = [
         f"source {source}: {removed:,} of {total:,} documents ({_percent(removed, total)}) are duplicates, expected "
-        f"are {_percent(least, RATIO)} to {_percent(most, RATIO)}; nothing was tokenized",
+        f"are {_percent(least, RATIO)} to {_percent(most, RATIO)}; the run stops here",
         "the largest clusters:" if clusters else "there are no duplicates",
         *(f"  {one.kept.hex()} stands for {one.removed:,} others, as {one.example.hex()}" for one in clusters),
     ]

@@ -83,7 +83,7 @@ def check_message(said: str, output: Path) -> None:
     lines = said.split("\n")
     assert lines[0] == (
         f"source web: {REMOVED} of {TOTAL} documents ({100 * REMOVED / TOTAL:.2f}%) are duplicates, expected are 0.00% "
-        f"to {LEAST / 100:.2f}%; nothing was tokenized"
+        f"to {LEAST / 100:.2f}%; the run stops here"
     )
     assert lines[1] == "the largest clusters:"
     copies: dict[bytes, set[bytes]] = {}
@@ -118,7 +118,7 @@ def test_fewer_than_expected_are_an_alarm_too(inputs, tmp_path):
         run_recipe(recipe(tmp_path / "a.yaml", inputs, books=[1, 10_000], web=[0, 10_000]), tmp_path / "out")
     lines = str(alarm.value).split("\n")
     assert lines[0] == (
-        "source books: 0 of 5 documents (0.00%) are duplicates, expected are 0.01% to 100.00%; nothing was tokenized"
+        "source books: 0 of 5 documents (0.00%) are duplicates, expected are 0.01% to 100.00%; the run stops here"
     )
     assert lines[1] == "there are no duplicates"
     assert lines[2].startswith("hint: ")
