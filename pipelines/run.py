@@ -11,7 +11,6 @@ import socket
 import time
 from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -370,7 +369,6 @@ def _run_record(
     }
 
 
-@cache
 def _packages() -> dict[str, str]:
     """Return the versions of the packages on which the bytes depend."""
     return {name: version(name) for name in PACKAGES}

@@ -22,7 +22,7 @@ import xxhash
 from pipelines.commit import Commit, CommittedTable, FileRecord, make_commit
 from pipelines.engines import merging
 from pipelines.engines.mapping import REJECTS_OUTPUT, Writing, conform, count_written, part
-from pipelines.errors import LedgerImbalance
+from pipelines.errors import HeadraceError, LedgerImbalance
 from pipelines.ledger import SplitLedger
 from pipelines.sinks.sink import HashingFile
 from pipelines.sinks.tables import count_by_source, read_batches
@@ -222,15 +222,27 @@ def _held(
     held: list[pa.RecordBatch] = []
     size = 0
     for record in files:
-        with given.open(record.path) as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
-            for batch in read_batches(parquet, NARROW * limits.max_rows):
-                held.append(batch.cast(stage.schema))
-                size += batch.nbytes
-                del batch  # or it lives on while the held rows are sorted
-                if size >= HELD_BYTES:
-                    yield held
-                    held, size = [], 0
+        for batch in _read_table(given, record.path, stage.schema, NARROW * limits.max_rows):
+            held.append(batch)
+            size += batch.nbytes
+            del batch  # or it lives on while the held rows are sorted
+            if size >= HELD_BYTES:
+                yield held
+                held, size = [], 0
     yield held
+
+
+def _read_table(given: Storage, path: str, schema: pa.Schema, max_rows: int) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a table's file. Raises `HeadraceError` for one that is damaged: of an earlier run it may be."""
+    try:
+        with given.open(path) as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
+            for batch in read_batches(parquet, max_rows):
+                yield batch.cast(schema)
+                del batch
+    except pa.ArrowException as error:
+        raise HeadraceError(
+            f"{given.url}/{path}: cannot be read: {error}\nhint: delete its commit and run its recipe again"
+        ) from error
 
 
 def _partition(stage: GroupStage, held: list[pa.RecordBatch]) -> Iterator[tuple[int, pa.RecordBatch]]:

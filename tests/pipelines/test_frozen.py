@@ -363,7 +363,7 @@ class Named(ExactDuplicate):
     drops = ()
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        found = pc.is_in(batch.column("doc_id"), value_set=self._table().column("doc_id").combine_chunks())
+        found = pc.is_in(batch.column("doc_id"), value_set=self.duplicates.column("doc_id").combine_chunks())
         failed = found.to_numpy(zero_copy_only=False)
         said: list[str | None] = ["named"] * int(failed.sum())
         return set_verdict(batch, verdicts(failed, said, said, said, "dropped"))

@@ -9,6 +9,7 @@ import pytest
 
 from pipelines.commit import Commit, CommittedTable, FileRecord
 from pipelines.engines.datatrove import DatatroveEngine
+from pipelines.errors import HeadraceError
 from pipelines.sinks.sink import Place
 from pipelines.sinks.tables import TableOutput, read_table
 from pipelines.stage import GroupStage, TableOf
@@ -67,6 +68,17 @@ def test_copies_across_two_earlier_runs_are_found(order, tmp_path):
     assert [list(table.storage.list()) for table in tables] == before, "an input was written to"
     rows_in = sum(e.rows for commit in result.commits for e in commit.entries if e.step == 0 and e.account == "in")
     assert rows_in == 5
+
+
+def test_a_damaged_file_of_an_earlier_run_is_named(tmp_path):
+    table = committed_hashes(tmp_path / "a", [(1, 50)], "a")
+    path = tmp_path / "a" / table.files()[0].path
+    path.write_bytes(path.read_bytes()[:-40])
+    with (
+        DatatroveEngine(1) as engine,
+        pytest.raises(HeadraceError, match=r"hashes/.*\.parquet: cannot be read: .*\nhint: delete its commit"),
+    ):
+        engine.group(stage(table.storage), [table], LocalStorage(tmp_path / "out"), lambda *_: None)
 
 
 def test_inputs_must_be_one_table():
