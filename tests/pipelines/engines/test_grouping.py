@@ -135,6 +135,7 @@ def places(rows: Sequence[dict]) -> list[tuple]:
 def small(monkeypatch):
     """Sorts and runs so small that a hundred documents need many."""
     monkeypatch.setattr(grouping, "HELD_BYTES", 60_000)
+    monkeypatch.setattr(grouping, "NARROW", 1)
     monkeypatch.setattr(merging, "RUN_LIMITS", BatchLimits(max_rows=16, max_bytes=6000))
 
 
