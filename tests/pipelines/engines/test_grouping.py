@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import xxhash
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rows import batch_of, document
 
@@ -29,6 +29,7 @@ LIMITS = BatchLimits(max_rows=50, max_bytes=100_000)
 ORDER = ("content_hash",)
 
 
+@settings(deadline=None)  # the first call loads much
 @given(st.lists(st.binary(min_size=16, max_size=16)), st.integers(1, 65536))
 def test_buckets_of_ids_follow_their_order(ids, buckets):
     ids = sorted(ids)
