@@ -158,7 +158,7 @@ def test_a_second_recipe_into_the_same_folder_is_refused(recipe, tmp_path):
         recipe.write_text(RECIPE.replace(old, new))
         with pytest.raises(OutputError) as refused:
             run_recipe(recipe, tmp_path / "out")
-        assert f"was made by another recipe (it differs in {said})" in str(refused.value)
+        assert f"was made by another recipe (it differs in {said}" in str(refused.value)
         assert "hint: choose another --output" in str(refused.value)
     assert tree_hashes(tmp_path / "out") == before
     recipe.write_text("# a comment\n" + RECIPE)
