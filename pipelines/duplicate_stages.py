@@ -120,10 +120,8 @@ class DuplicateStages:
 
     def products(self) -> tuple[tuple[Transform, ...], tuple[Output, ...]]:
         """Return the steps and outputs of the last stage that leave something for later runs."""
-        if not self.settings.for_later_runs:
-            return (), ()
         near = self.settings.near
-        if near is None:
+        if near is None or not self.settings.for_later_runs:
             return (), ()
         sets = DerivedOutput(
             "shingle_sets", _taken("doc_id", "rank", "shingles"), tables.SHINGLE_SETS, shingle_set_rows

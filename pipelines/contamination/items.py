@@ -18,11 +18,10 @@ from typing import Any
 import orjson
 
 from pipelines.errors import HeadraceError
-from pipelines.sources.decompress import SUFFIXES, decompress
+from pipelines.sources.decompress import read_blocks
 
 MAX_FILE_BYTES = 1 << 30
 """Of one file, decompressed."""
-BLOCK_BYTES = 1 << 20
 
 _LABEL = re.compile(r"(?m)^[ \t]*(?:Question|Passage|Context|Goal|Q)[ \t]*:[ \t]*")
 _CHOICES = re.compile(r"\n[ \t]*(?:Choices|Options|Answer)[ \t]*:.*", re.DOTALL)
@@ -133,14 +132,6 @@ def _read(file: Path) -> tuple[bytes, str]:
 
 def _blocks(file: Path) -> Iterator[bytes]:
     try:
-        with file.open("rb") as stream:
-            if file.suffix not in SUFFIXES:
-                while block := stream.read(BLOCK_BYTES):
-                    yield block
-                return
-            damaged: list[tuple[int, str]] = []
-            yield from decompress(stream, str(file), damaged)
-            for place, cause in damaged:
-                raise HeadraceError(f"{file}: is damaged behind byte {place} (decompressed): {cause}")
+        yield from read_blocks(file)
     except OSError as error:
         raise HeadraceError(f"{file}: cannot be read: {error.strerror}\nhint: give files of JSON lines") from error

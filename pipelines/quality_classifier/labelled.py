@@ -17,10 +17,9 @@ import xxhash
 
 from pipelines.errors import HeadraceError
 from pipelines.quality_classifier.features import SparseRows, list_features
-from pipelines.sources.decompress import SUFFIXES, decompress
+from pipelines.sources.decompress import read_blocks
 
 MAX_LINE_BYTES = 256 << 20
-BLOCK_BYTES = 1 << 20
 BATCH_BYTES = 8 << 20
 """Text that is turned into features at a time."""
 SHOWN = 10
@@ -109,15 +108,7 @@ def _lines(file: Path) -> Iterator[tuple[str, bytes]]:
 
 def _blocks(file: Path) -> Iterator[bytes]:
     try:
-        with file.open("rb") as stream:
-            if file.suffix not in SUFFIXES:
-                while block := stream.read(BLOCK_BYTES):
-                    yield block
-                return
-            damaged: list[tuple[int, str]] = []
-            yield from decompress(stream, str(file), damaged)
-            for place, cause in damaged:
-                raise HeadraceError(f"{file}: is damaged behind byte {place} (decompressed): {cause}")
+        yield from read_blocks(file)
     except OSError as error:
         raise _unreadable(file, error) from error
 

@@ -10,9 +10,12 @@ import bz2
 import sys
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import BinaryIO
 
 import zstandard
+
+from pipelines.errors import HeadraceError
 
 SUFFIXES = (".gz", ".zst", ".bz2")
 """Of the files that are taken for compressed."""
@@ -28,6 +31,26 @@ OUTPUT_BYTES = 64 << 10
 
 ZSTD_WINDOW_BYTES = 128 << 20
 """The largest window that the zstd format's own tools accept without being asked to."""
+
+
+BLOCK_BYTES = 1 << 20
+"""Of a file that is not compressed, read at a time."""
+
+
+def read_blocks(file: Path) -> Iterator[bytes]:
+    """Yield a file's bytes, decompressed where its suffix says so.
+
+    Raises `OSError`, and at the end `HeadraceError` naming the first damage.
+    """
+    with file.open("rb") as stream:
+        if file.suffix not in SUFFIXES:
+            while block := stream.read(BLOCK_BYTES):
+                yield block
+            return
+        damaged: list[tuple[int, str]] = []
+        yield from decompress(stream, str(file), damaged)
+        for place, cause in damaged:
+            raise HeadraceError(f"{file}: is damaged behind byte {place} (decompressed): {cause}")
 
 
 def decompress(stream: BinaryIO, path: str, damaged: list[tuple[int, str]]) -> Iterator[bytes]:

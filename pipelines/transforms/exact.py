@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from pipelines.near_duplicates.columns import generations
+from pipelines.near_duplicates.columns import generations, new_keys
 from pipelines.near_duplicates.normal_text import normal_text_hashes
 from pipelines.schema import DOC_ID
 from pipelines.transform import EMPTY_SCHEMA, Evidence, set_verdict, verdicts
@@ -110,9 +110,7 @@ def _scope_prefixes(batch: pa.RecordBatch, scope: Scope) -> list[bytes]:
 
 
 def _with_column(batch: pa.RecordBatch, adds: pa.Schema, hashes: list[bytes]) -> pa.RecordBatch:
-    return pa.RecordBatch.from_arrays(
-        [*batch.columns, pa.array(hashes, DOC_ID)], schema=pa.schema([*batch.schema, *adds])
-    )
+    return batch.append_column(adds.field(0), pa.array(hashes, DOC_ID))
 
 
 def _roles(turns: list[dict[str, Any]] | None) -> bytes:
@@ -254,11 +252,7 @@ def first_of_key(keys: pa.Array, last_key: bytes | None) -> np.ndarray:
 
     `last_key` is the key of the row before the first, None when there is none.
     """
-    if len(keys) == 0:
-        return np.zeros(0, bool)
-    words = np.frombuffer(keys.buffers()[1], "u8", count=2 * (keys.offset + len(keys)))[2 * keys.offset :]
-    words = words.reshape(-1, 2)
-    first = np.empty(len(keys), bool)
-    first[1:] = (words[1:] != words[:-1]).any(axis=1)
-    first[0] = keys[0].as_py() != last_key
+    first = new_keys(keys)
+    if len(keys):
+        first[0] = keys[0].as_py() != last_key
     return first

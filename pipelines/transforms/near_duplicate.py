@@ -57,7 +57,7 @@ class BandKeys:
         known = np.zeros(batch.num_rows, bool)
         known[asked] = numbers > 0
         column = all_keys.take(pa.array(np.maximum(np.cumsum(asked) - 1, 0), mask=~known))
-        return _with_column(batch, self.adds, column)
+        return batch.append_column(self.adds.field(0), column)
 
     def evidence(self, batch: pa.RecordBatch) -> list[list[Evidence]]:
         """It has no rule."""
@@ -109,7 +109,7 @@ class ShingleSets:
         sizes[asked] = np.diff(offsets)
         all_offsets = pa.array(np.concatenate([[0], np.cumsum(sizes)]))
         sets = pa.LargeListArray.from_arrays(all_offsets, pa.array(hashes), type=SHINGLES, mask=pa.array(~asked))
-        return _with_column(batch, self.adds, sets)
+        return batch.append_column(self.adds.field(0), sets)
 
     def evidence(self, batch: pa.RecordBatch) -> list[list[Evidence]]:
         """It has no rule."""
@@ -189,10 +189,6 @@ class NearDuplicate:
             ]
             for verdict, size in zip(found, sizes, strict=True)
         ]
-
-
-def _with_column(batch: pa.RecordBatch, adds: pa.Schema, column: pa.Array) -> pa.RecordBatch:
-    return pa.RecordBatch.from_arrays([*batch.columns, column], schema=pa.schema([*batch.schema, *adds]))
 
 
 def _places_in(batch: pa.RecordBatch, table: pa.Table) -> pa.Array:

@@ -18,6 +18,7 @@ from runs import SHARED
 from headrace import main
 from pipelines.quality_classifier import labelled
 from pipelines.quality_classifier.model import QualityModel
+from pipelines.sources import decompress
 
 LABELS = SHARED / "web_text/dclm_quality_labels/agreement_data.jsonl"
 
@@ -70,7 +71,7 @@ def test_batches_and_blocks_do_not_matter(tmp_path, monkeypatch):
     (tmp_path / "data.jsonl").write_bytes(lines())
     assert train(tmp_path / "data.jsonl", "-o", tmp_path / "one").exit_code == 0
     monkeypatch.setattr(labelled, "BATCH_BYTES", 50)
-    monkeypatch.setattr(labelled, "BLOCK_BYTES", 7)
+    monkeypatch.setattr(decompress, "BLOCK_BYTES", 7)
     assert train(tmp_path / "data.jsonl", "-o", tmp_path / "two").exit_code == 0
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
